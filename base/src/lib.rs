@@ -1,0 +1,11 @@
+//! What every box needs and none owns: named tasks and their shutdown, durable files, sizes and
+//! durations as the ancestors write them, mistakes in a user's file, telemetry.
+
+pub mod durable;
+pub mod mistakes;
+pub mod tasks;
+pub mod telemetry;
+pub mod units;
+
+pub use mistakes::{Mistake, Mistakes};
+pub use tasks::Tasks;

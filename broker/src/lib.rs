@@ -1,0 +1,1 @@
+//! Keeps partitioned logs on disk; answers the Kafka protocol

@@ -1,0 +1,1 @@
+//! Sessions, ephemerals and watches of a ZooKeeper, seen by its client

@@ -1,0 +1,1 @@
+//! The replicated znode tree; answers the ZooKeeper protocol

@@ -1,0 +1,1 @@
+//! Tails files, remembers positions in its registry, produces to a topic

@@ -1,0 +1,1 @@
+//! Consumes a topic, runs a Logstash pipeline, writes events out in bulk

@@ -1,0 +1,1 @@
+//! Indexes events for search; answers Elasticsearch's HTTP API

@@ -1,0 +1,1 @@
+//! The whole path: end to end, against the ancestors

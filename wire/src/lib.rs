@@ -1,0 +1,1 @@
+//! What travels between boxes: Kafka frames, jute records, source ids
