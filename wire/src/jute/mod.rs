@@ -1,0 +1,1 @@
+//! ZooKeeper's records and frames.
