@@ -1,1 +1,40 @@
-//! The whole path: end to end, against the ancestors
+//! What the tests of the whole path share: the ancestors as child processes, and our own binary.
+
+pub mod peers;
+pub mod process;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+/// The root of the checkout.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests' crate stands in the workspace")
+        .into()
+}
+
+/// A port that was free a moment ago, for programs that cannot bind port 0 and say what they got.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind a port on loopback");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// `count` lines of the log generator as it writes them: `kind` is `nginx` or `syslog`.
+///
+/// `None` where the generator is absent, which is reported as a skip (a failure where peers are required).
+pub fn gen_logs(test: &str, kind: &str, count: usize, seed: u64) -> Option<Vec<u8>> {
+    let generator = std::env::var_os("ELKFK_GEN_LOGS")
+        .map_or_else(|| workspace().join("../shared/data/gen-logs"), PathBuf::from);
+    if !generator.exists() {
+        peers::skip(test, "the log generator");
+        return None;
+    }
+    let output = std::process::Command::new("python3")
+        .arg(generator)
+        .args([kind, &count.to_string(), &seed.to_string()])
+        .output()
+        .expect("run the log generator with python3");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(output.stdout)
+}

@@ -1,0 +1,207 @@
+//! The ancestors: real Kafka, ZooKeeper and Elasticsearch as child processes.
+//!
+//! Their start scripts stand in `ELKFK_PEER_SCRIPTS` (default `../shared/peers`), their programs in
+//! `ELKFK_PEERS` (default `~/.cache/elkfk-peers`). Where one is absent the test that needs it says so
+//! and is counted as skipped; under `ELKFK_REQUIRE_PEERS=1` that is a failure.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::process::Process;
+use crate::{free_port, workspace};
+
+/// How long an ancestor may take to start on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// A program that is not ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    Kafka,
+    ZooKeeper,
+    Elasticsearch,
+    OpenSearch,
+}
+
+impl Peer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::ZooKeeper => "zookeeper",
+            Self::Elasticsearch => "elasticsearch",
+            Self::OpenSearch => "opensearch",
+        }
+    }
+
+    fn script(self) -> PathBuf {
+        let folder = if self == Self::ZooKeeper { "kafka" } else { self.name() };
+        scripts().join(folder).join(format!("{}-server", self.name()))
+    }
+
+    /// Whether it can be started here.
+    pub fn is_here(self) -> bool {
+        self.script().exists() && programs().join(self.name()).join(".complete").exists()
+    }
+}
+
+pub fn scripts() -> PathBuf {
+    std::env::var_os("ELKFK_PEER_SCRIPTS")
+        .map_or_else(|| workspace().join("../shared/peers"), PathBuf::from)
+}
+
+fn programs() -> PathBuf {
+    std::env::var_os("ELKFK_PEERS").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/elkfk-peers"),
+        PathBuf::from,
+    )
+}
+
+/// Whether all of `peers` are here; if not, `test` is reported as skipped.
+///
+/// # Panics
+/// Under `ELKFK_REQUIRE_PEERS=1`, when one is absent.
+pub fn have(test: &str, peers: &[Peer]) -> bool {
+    let absent: Vec<_> =
+        peers.iter().filter(|peer| !peer.is_here()).map(|peer| peer.name()).collect();
+    if !absent.is_empty() {
+        skip(test, &absent.join(", "));
+    }
+    absent.is_empty()
+}
+
+/// Reports `test` as skipped because `what` is absent.
+///
+/// # Panics
+/// Under `ELKFK_REQUIRE_PEERS=1`.
+pub fn skip(test: &str, what: &str) {
+    assert!(
+        std::env::var("ELKFK_REQUIRE_PEERS").as_deref() != Ok("1"),
+        "{test} needs {what}, which is absent"
+    );
+    // Not print!: the test harness would keep it to itself when the test passes.
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {what} absent");
+}
+
+fn wait_for_port(process: &mut Process, addr: SocketAddr) -> Result<()> {
+    process.wait_until(START_LIMIT, |_| {
+        TcpStream::connect_timeout(&addr, Duration::from_millis(200)).is_ok()
+    })
+}
+
+/// A running ancestor.
+#[derive(Debug)]
+pub struct Server {
+    pub process: Process,
+    /// Where clients reach it.
+    pub addr: SocketAddr,
+    /// Its data and configuration.
+    pub dir: PathBuf,
+}
+
+/// Starts a real ZooKeeper with its data in `dir`; `extra` lines go into its zoo.cfg.
+pub fn zookeeper(dir: &Path, extra: &str) -> Result<Server> {
+    zookeeper_at(dir, free_port(), extra)
+}
+
+/// The same on a port of the caller's choice, such as the one it had before.
+pub fn zookeeper_at(dir: &Path, port: u16, extra: &str) -> Result<Server> {
+    std::fs::create_dir_all(dir)?;
+    let config = dir.join("zoo.cfg");
+    let text = format!(
+        "tickTime=2000\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n{extra}\n",
+        dir.join("data").display()
+    );
+    std::fs::create_dir_all(dir.join("data"))?;
+    std::fs::write(&config, text)?;
+    let mut command = Command::new("bash");
+    command.arg(Peer::ZooKeeper.script()).arg(&config).env("ZK_HEAP_OPTS", "-Xmx256m");
+    let mut process = Process::start("zookeeper", &mut command, &dir.join("zookeeper.log"))?;
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    wait_for_port(&mut process, addr)?;
+    Ok(Server { process, addr, dir: dir.into() })
+}
+
+/// Starts a real Kafka broker 0 on `zookeeper`; `overrides` are `key=value` of its server.properties.
+pub fn kafka(dir: &Path, zookeeper: &str, overrides: &[&str]) -> Result<Server> {
+    kafka_at(dir, free_port(), zookeeper, overrides)
+}
+
+/// The same on a port of the caller's choice, such as the one it had before.
+pub fn kafka_at(dir: &Path, port: u16, zookeeper: &str, overrides: &[&str]) -> Result<Server> {
+    std::fs::create_dir_all(dir)?;
+    let mut command = Command::new("bash");
+    command
+        .arg(Peer::Kafka.script())
+        .arg(dir)
+        .arg(format!("listeners=PLAINTEXT://127.0.0.1:{port}"))
+        .arg(format!("zookeeper.connect={zookeeper}"))
+        .args(overrides)
+        .env(
+            "KAFKA_HEAP_OPTS",
+            std::env::var("KAFKA_HEAP_OPTS").unwrap_or_else(|_| "-Xms256m -Xmx512m".into()),
+        );
+    let log = dir.join("kafka.log");
+    let starts = count_starts(&log);
+    let mut process = Process::start("kafka", &mut command, &log)?;
+    process.wait_until(START_LIMIT, |_| count_starts(&log) > starts)?;
+    Ok(Server { process, addr: SocketAddr::from(([127, 0, 0, 1], port)), dir: dir.into() })
+}
+
+fn count_starts(log: &Path) -> usize {
+    std::fs::read_to_string(log)
+        .unwrap_or_default()
+        .matches("started (kafka.server.KafkaServer)")
+        .count()
+}
+
+/// Starts a real Elasticsearch; `settings` are `key=value` of its elasticsearch.yml.
+pub fn elasticsearch(dir: &Path, settings: &[&str]) -> Result<Server> {
+    http_peer(Peer::Elasticsearch, dir, free_port(), settings)
+}
+
+/// The same on a port of the caller's choice, such as the one it had before.
+pub fn elasticsearch_at(dir: &Path, port: u16, settings: &[&str]) -> Result<Server> {
+    http_peer(Peer::Elasticsearch, dir, port, settings)
+}
+
+/// Starts a real OpenSearch; `settings` are `key=value` of its opensearch.yml.
+pub fn opensearch(dir: &Path, settings: &[&str]) -> Result<Server> {
+    http_peer(Peer::OpenSearch, dir, free_port(), settings)
+}
+
+fn http_peer(peer: Peer, dir: &Path, port: u16, settings: &[&str]) -> Result<Server> {
+    std::fs::create_dir_all(dir)?;
+    let mut command = Command::new("bash");
+    command.arg(peer.script()).arg(dir).arg(port.to_string()).args(settings);
+    command
+        .env("ELKFK_PEER_HEAP", std::env::var("ELKFK_PEER_HEAP").unwrap_or_else(|_| "700m".into()));
+    let log = dir.join("server.log");
+    let _ = std::fs::remove_file(&log);
+    let mut process = Process::start(peer.name(), &mut command, &log)?;
+    process.wait_until(START_LIMIT, |process| process.output().contains("ready: http"))?;
+    Ok(Server { process, addr: SocketAddr::from(([127, 0, 0, 1], port)), dir: dir.into() })
+}
+
+/// Runs one of Kafka's own command line tools to its end, with `stdin` as its input.
+pub fn kafka_tool(name: &str, args: &[&str], stdin: &str) -> Result<Output> {
+    use std::io::Write;
+    let mut child = Command::new("bash")
+        .arg(scripts().join("kafka/kafka-tool"))
+        .arg(name)
+        .args(args)
+        .env("KAFKA_HEAP_OPTS", "-Xmx256m")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start {name}"))?;
+    if let Some(mut input) = child.stdin.take() {
+        // A tool that has already ended leaves a closed pipe; its answer says why.
+        let _ = input.write_all(stdin.as_bytes());
+    }
+    child.wait_with_output().with_context(|| format!("run {name}"))
+}
