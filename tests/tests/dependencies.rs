@@ -1,0 +1,76 @@
+//! Dependencies point one way: binary → boxes → wire → base. Boxes never name each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use elkfk_tests::workspace;
+
+/// What each crate may name among ours. `elkfk`, `tests` and `bench` may name anything.
+fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
+    BTreeMap::from([
+        ("base", &[] as &[_]),
+        ("wire", &["base"]),
+        ("shipper", &["base", "wire"]),
+        ("sink", &["base", "wire"]),
+        ("store", &["base", "wire"]),
+        ("coordinator", &["base", "wire"]),
+        ("coordinator/client", &["base", "wire"]),
+        ("broker/client", &["base", "wire"]),
+        ("broker", &["base", "wire", "coordinator-client"]),
+        ("dashboard", &["base", "wire", "coordinator-client", "broker-client"]),
+    ])
+}
+
+const FREE: [&str; 3] = ["elkfk", "tests", "bench"];
+
+fn manifest(folder: &str) -> String {
+    std::fs::read_to_string(workspace().join(folder).join("Cargo.toml")).unwrap()
+}
+
+/// The lines of the sections whose name `is_wanted`.
+fn lines(manifest: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<&str> {
+    let mut section = "";
+    let mut found = Vec::new();
+    for line in manifest.lines().map(str::trim) {
+        if line.starts_with('[') {
+            section = line;
+        } else if is_wanted(section) && line.contains('=') {
+            found.push(line);
+        }
+    }
+    found
+}
+
+/// Our crates that a box is built from, without the prefix of their names.
+fn ours(manifest: &str) -> BTreeSet<&str> {
+    lines(manifest, |section| matches!(section, "[dependencies]" | "[build-dependencies]"))
+        .into_iter()
+        .filter_map(|line| line.strip_prefix("elkfk-")?.split([' ', '.', '=']).next())
+        .collect()
+}
+
+#[test]
+fn boxes_never_name_each_other() {
+    for (folder, allowed) in allowed() {
+        let manifest = manifest(folder);
+        let unexpected: Vec<_> = ours(&manifest).into_iter().filter(|name| !allowed.contains(name)).collect();
+        assert!(unexpected.is_empty(), "{folder} names {unexpected:?}; it may name {allowed:?}");
+    }
+}
+
+#[test]
+fn every_member_has_a_rule() {
+    let root = manifest("");
+    let members = root.split("members = [").nth(1).unwrap().split(']').next().unwrap();
+    for member in members.split('"').skip(1).step_by(2) {
+        assert!(FREE.contains(&member) || allowed().contains_key(member), "{member} has no rule here");
+    }
+}
+
+#[test]
+fn versions_stand_once_in_the_workspace() {
+    for folder in allowed().keys().copied().chain(FREE) {
+        for line in lines(&manifest(folder), |section| section.ends_with("dependencies]")) {
+            assert!(line.contains("workspace = true"), "{folder}/Cargo.toml: {line}");
+        }
+    }
+}
