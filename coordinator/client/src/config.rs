@@ -56,10 +56,8 @@ impl Config {
         };
         let chroot = if chroot == "/" { "" } else { chroot };
         if !chroot.is_empty() {
-            check_path(chroot).map_err(|source| ConnectStringError::Chroot {
-                path: chroot.to_owned(),
-                source,
-            })?;
+            check_path(chroot)
+                .map_err(|source| ConnectStringError::Chroot { path: chroot.to_owned(), source })?;
         }
         let mut servers = Vec::new();
         for server in list.split(',').map(str::trim).filter(|server| !server.is_empty()) {

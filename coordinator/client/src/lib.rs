@@ -16,7 +16,9 @@ mod multi;
 mod watch;
 
 pub use client::{Client, CreateMode, SessionState};
-pub use config::{Config, ConnectStringError, Credentials};
+pub use config::{
+    Config, ConnectStringError, Credentials, DEFAULT_REPLY_BYTES_MAX, DEFAULT_SESSION_TIMEOUT,
+};
 pub use elkfk_wire::jute::{
     Acl, ErrorCode, EventKind, EventState, SessionId, Stat, WatchedEvent, Zxid,
 };

@@ -27,12 +27,7 @@ pub enum OpResult {
 impl Op {
     /// Creates with the open ACL.
     pub fn create(path: impl Into<String>, data: impl Into<Vec<u8>>, mode: CreateMode) -> Self {
-        Self::Create {
-            path: path.into(),
-            data: Some(data.into()),
-            acl: vec![Acl::OPEN],
-            mode,
-        }
+        Self::Create { path: path.into(), data: Some(data.into()), acl: vec![Acl::OPEN], mode }
     }
 
     /// `version` `None` sets whatever the version is.
