@@ -1,1 +1,7 @@
-//! Consumes a topic, runs a Logstash pipeline, writes events out in bulk
+//! Consumes a topic, runs a Logstash pipeline, writes events out in bulk.
+
+pub mod codec;
+pub mod config;
+pub mod event;
+pub mod filter;
+pub mod pipeline;
