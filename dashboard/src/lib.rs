@@ -1,1 +1,129 @@
-//! The web page of health, throughput, lag and search
+//! The web page of lag and search.
+//!
+//! It meets the other boxes as anyone would: the broker over the Kafka protocol, the store over
+//! Elasticsearch's HTTP API. So it shows a real Kafka and a real Elasticsearch as well.
+
+mod assets;
+mod elastic;
+mod http;
+mod lag;
+mod search;
+mod stream;
+mod tail;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use elkfk_base::Tasks;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::elastic::Elastic;
+use crate::lag::{Snapshot, Tracker};
+
+/// Where the page is served and what it shows.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Default 127.0.0.1:5601, Kibana's port.
+    pub listen: SocketAddr,
+    /// `host:port[,host:port…]` of a Kafka, ours or a real one.
+    pub bootstrap_servers: String,
+    /// `http://host:port` of an Elasticsearch, ours or a real one.
+    pub elasticsearch: String,
+    /// The indices that Discover searches.
+    pub index_pattern: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 5601)),
+            bootstrap_servers: "127.0.0.1:9092".into(),
+            elasticsearch: "http://127.0.0.1:9200".into(),
+            index_pattern: "logs-*".into(),
+        }
+    }
+}
+
+/// Why the page is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(
+        "listen on {addr}: {source}; stop the program that holds it or give another with --dashboard-listen"
+    )]
+    Listen { addr: SocketAddr, source: io::Error },
+}
+
+/// What every request shares.
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    elastic: Elastic,
+    tracker: Mutex<Tracker>,
+    /// The newest snapshot as the JSON that every stream sends; empty before the first.
+    snapshot: watch::Sender<Arc<str>>,
+    tasks: Tasks,
+}
+
+/// A served page.
+#[derive(Debug)]
+pub struct Running {
+    local_addr: SocketAddr,
+    tasks: Tasks,
+}
+
+impl Running {
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Closes the page's connections and stops measuring.
+    pub async fn stop(self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Serves the page. Neither the broker nor the store has to be there yet.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let addr = config.listen;
+    let listener =
+        TcpListener::bind(addr).await.map_err(|source| StartError::Listen { addr, source })?;
+    let local_addr = listener.local_addr().map_err(|source| StartError::Listen { addr, source })?;
+    let tasks = Tasks::new();
+    let shared = Arc::new(Shared {
+        elastic: Elastic::new(&config.elasticsearch),
+        config,
+        tracker: Mutex::default(),
+        snapshot: watch::Sender::new("".into()),
+        tasks: tasks.clone(),
+    });
+    tasks.spawn("measure lag", lag::poller::run(shared.clone()));
+    tasks.spawn("serve page", http::serve(listener, shared));
+    Ok(Running { local_addr, tasks })
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// A snapshot and the health of what it was taken from, as the page reads it.
+fn snapshot_json(
+    snapshot: &Snapshot,
+    broker: Result<String, String>,
+    store: Result<String, String>,
+) -> Arc<str> {
+    let health = |result: Result<String, String>| match result {
+        Ok(text) => serde_json::json!({"ok": true, "text": text}),
+        Err(text) => serde_json::json!({"ok": false, "text": text}),
+    };
+    let mut json = serde_json::to_value(snapshot).unwrap_or_default();
+    json["broker"] = health(broker);
+    json["store"] = health(store);
+    json.to_string().into()
+}

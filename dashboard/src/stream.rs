@@ -1,0 +1,56 @@
+//! Server-sent events: one text stream per open page.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::Response;
+use hyper::body::Frame;
+use hyper::header::{self, HeaderValue};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::Shared;
+use crate::http::Body;
+
+/// Events on their way to one page. A page that reads slowly holds back its own producer, no one else's.
+pub(crate) const EVENTS_WAITING_MAX: usize = 4;
+
+/// One event; `data` must not hold line ends, which JSON text never does.
+pub(crate) fn event(name: &str, data: &str) -> Bytes {
+    Bytes::from(format!("event: {name}\ndata: {}\n\n", data.replace(['\r', '\n'], " ")))
+}
+
+pub(crate) fn response(events: mpsc::Receiver<Bytes>) -> Response<Body> {
+    let frames = ReceiverStream::new(events).map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
+    let mut response = Response::new(StreamBody::new(frames).boxed());
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Each new snapshot of the lag; a slow page skips those it could not take in time.
+pub(crate) fn snapshots(shared: Arc<Shared>) -> mpsc::Receiver<Bytes> {
+    let (sender, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
+    let tasks = shared.tasks.clone();
+    tasks.spawn("stream lag", async move {
+        let mut snapshot = shared.snapshot.subscribe();
+        snapshot.mark_changed();
+        loop {
+            tokio::select! {
+                () = shared.tasks.stopping() => return,
+                () = sender.closed() => return,
+                changed = snapshot.changed() => if changed.is_err() { return },
+            }
+            let json = snapshot.borrow_and_update().clone();
+            if !json.is_empty() && sender.send(event("lag", &json)).await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
