@@ -26,6 +26,10 @@ pub(crate) fn rust(table: &Table) -> String {
     }
     out.push_str("];\n");
     for message in &table.messages {
+        let name = message.name();
+        writeln!(out, "#[doc(no_inline)]\npub use {}::{name};", snake(name)).unwrap();
+    }
+    for message in &table.messages {
         module(&mut out, message);
     }
     out
