@@ -52,7 +52,8 @@ fn ours(manifest: &str) -> BTreeSet<&str> {
 fn boxes_never_name_each_other() {
     for (folder, allowed) in allowed() {
         let manifest = manifest(folder);
-        let unexpected: Vec<_> = ours(&manifest).into_iter().filter(|name| !allowed.contains(name)).collect();
+        let unexpected: Vec<_> =
+            ours(&manifest).into_iter().filter(|name| !allowed.contains(name)).collect();
         assert!(unexpected.is_empty(), "{folder} names {unexpected:?}; it may name {allowed:?}");
     }
 }
@@ -62,7 +63,10 @@ fn every_member_has_a_rule() {
     let root = manifest("");
     let members = root.split("members = [").nth(1).unwrap().split(']').next().unwrap();
     for member in members.split('"').skip(1).step_by(2) {
-        assert!(FREE.contains(&member) || allowed().contains_key(member), "{member} has no rule here");
+        assert!(
+            FREE.contains(&member) || allowed().contains_key(member),
+            "{member} has no rule here"
+        );
     }
 }
 

@@ -326,8 +326,8 @@ impl Client {
                     is_failed = true;
                     continue;
                 }
-                jute::OpResult::Ok(_, Response::PathAndStat(path, stat)) => {
-                    OpResult::Created { path: self.known_path(&path), stat }
+                jute::OpResult::Ok(_, Response::Path(path) | Response::PathAndStat(path, _)) => {
+                    OpResult::Created { path: self.known_path(&path) }
                 }
                 jute::OpResult::Ok(_, Response::Stat(stat)) => OpResult::Set(stat),
                 jute::OpResult::Ok(OpCode::Check, _) => OpResult::Checked,

@@ -18,7 +18,10 @@ pub enum Op {
 /// What an operation of a multi that was done returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpResult {
-    Created { path: String, stat: Stat },
+    /// ZooKeeper tells no stat here; a set in the same multi does, with the same zxid.
+    Created {
+        path: String,
+    },
     Set(Stat),
     Deleted,
     Checked,
@@ -56,7 +59,7 @@ impl Op {
     pub(crate) fn request<'a>(&'a self, path: Cow<'a, str>) -> Request<'a> {
         match self {
             Self::Create { data, acl, mode, .. } => Request::Create {
-                kind: CreateKind::Create2,
+                kind: CreateKind::Create,
                 path,
                 data: data.as_deref().map(Cow::Borrowed),
                 acl: Some(acl.clone()),
