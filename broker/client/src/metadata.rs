@@ -1,0 +1,183 @@
+//! Brokers, topics and who leads what.
+
+use elkfk_wire::kafka::messages::{
+    DescribeClusterRequest, DescribeClusterResponse, MetadataRequest, MetadataResponse,
+    metadata_request::MetadataRequestTopic,
+};
+use elkfk_wire::kafka::{ErrorCode, Uuid};
+
+use crate::client::{Client, whole};
+use crate::error::ClientError;
+
+/// A broker and where it is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    pub id: i32,
+    pub host: String,
+    pub port: i32,
+    pub rack: Option<String>,
+}
+
+impl Broker {
+    /// `host:port`, an IPv6 address in brackets.
+    pub fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// What one broker knows of the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// Unknown to brokers before 0.10.1.
+    pub id: Option<String>,
+    /// Broker id; none while one is being elected.
+    pub controller: Option<i32>,
+    pub brokers: Vec<Broker>,
+    /// Those asked for, in the broker's order.
+    pub topics: Vec<Topic>,
+}
+
+impl Cluster {
+    pub fn broker(&self, id: i32) -> Option<&Broker> {
+        self.brokers.iter().find(|broker| broker.id == id)
+    }
+
+    pub fn topic(&self, name: &str) -> Option<&Topic> {
+        self.topics.iter().find(|topic| topic.name == name)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// Why the rest is empty, if it is.
+    pub error: ErrorCode,
+    pub name: String,
+    /// [`Uuid::ZERO`] from brokers before 2.8.
+    pub id: Uuid,
+    pub is_internal: bool,
+    /// By index, ascending.
+    pub partitions: Vec<Partition>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// `LEADER_NOT_AVAILABLE` while there is no leader.
+    pub error: ErrorCode,
+    pub index: i32,
+    /// Broker id; none while there is no leader.
+    pub leader: Option<i32>,
+    /// -1 from brokers before 2.1.
+    pub leader_epoch: i32,
+    pub replicas: Vec<i32>,
+    pub isr: Vec<i32>,
+    pub offline: Vec<i32>,
+}
+
+impl Client {
+    /// The cluster with all its topics, or with those named. Never creates a topic.
+    ///
+    /// A topic that does not exist comes back with its error.
+    ///
+    /// # Errors
+    ///
+    /// If no broker answers.
+    pub async fn metadata(&self, topics: Option<&[&str]>) -> Result<Cluster, ClientError> {
+        let connection = self.any().await?;
+        let version = connection.version::<MetadataRequest<'_>>()?;
+        let wanted = topics.map(|names| {
+            let wanted = |name: &&str| MetadataRequestTopic {
+                name: Some((*name).to_owned().into()),
+                ..MetadataRequestTopic::default()
+            };
+            names.iter().map(wanted).collect::<Vec<_>>()
+        });
+        let request = MetadataRequest {
+            // Version 0 has no null: there an empty list asks for all.
+            topics: if version == 0 { Some(wanted.unwrap_or_default()) } else { wanted },
+            allow_auto_topic_creation: version < 4,
+            ..MetadataRequest::default()
+        };
+        let reply = connection.send(&request, version).await?;
+        let response: MetadataResponse<'_> = reply.read()?;
+        let cluster = cluster(&response);
+        self.learn(&cluster.brokers, cluster.controller);
+        Ok(cluster)
+    }
+
+    /// The cluster without its topics.
+    ///
+    /// # Errors
+    ///
+    /// If no broker answers.
+    pub async fn brokers(&self) -> Result<Cluster, ClientError> {
+        self.metadata(Some(&[])).await
+    }
+
+    /// The cluster as the API made for the question answers it; without topics.
+    ///
+    /// # Errors
+    ///
+    /// If no broker answers, or it is older than 2.8.
+    pub async fn describe_cluster(&self) -> Result<Cluster, ClientError> {
+        let connection = self.any().await?;
+        let version = connection.version::<DescribeClusterRequest>()?;
+        let reply = connection.send(&DescribeClusterRequest::default(), version).await?;
+        let response: DescribeClusterResponse<'_> = reply.read()?;
+        whole("describe the cluster", response.error_code, response.error_message.as_deref())?;
+        let brokers = response.brokers.iter().map(|broker| Broker {
+            id: broker.broker_id,
+            host: broker.host.to_string(),
+            port: broker.port,
+            rack: broker.rack.as_deref().map(str::to_owned),
+        });
+        Ok(Cluster {
+            id: Some(response.cluster_id.to_string()),
+            controller: known_node(response.controller_id),
+            brokers: brokers.collect(),
+            topics: Vec::new(),
+        })
+    }
+}
+
+fn known_node(id: i32) -> Option<i32> {
+    (id >= 0).then_some(id)
+}
+
+fn cluster(response: &MetadataResponse<'_>) -> Cluster {
+    let brokers = response.brokers.iter().map(|broker| Broker {
+        id: broker.node_id,
+        host: broker.host.to_string(),
+        port: broker.port,
+        rack: broker.rack.as_deref().map(str::to_owned),
+    });
+    let topics = response.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| Partition {
+            error: ErrorCode(partition.error_code),
+            index: partition.partition_index,
+            leader: known_node(partition.leader_id),
+            leader_epoch: partition.leader_epoch,
+            replicas: partition.replica_nodes.clone(),
+            isr: partition.isr_nodes.clone(),
+            offline: partition.offline_replicas.clone(),
+        });
+        let mut partitions: Vec<Partition> = partitions.collect();
+        partitions.sort_by_key(|partition| partition.index);
+        Topic {
+            error: ErrorCode(topic.error_code),
+            name: topic.name.as_deref().unwrap_or_default().to_owned(),
+            id: topic.topic_id,
+            is_internal: topic.is_internal,
+            partitions,
+        }
+    });
+    Cluster {
+        id: response.cluster_id.as_deref().map(str::to_owned),
+        controller: known_node(response.controller_id),
+        brokers: brokers.collect(),
+        topics: topics.collect(),
+    }
+}
