@@ -13,7 +13,8 @@ const FILES: [&str; 3] = ["all-in-one.yml", "three-hosts.yml", "with-elasticsear
 /// The file as `docker-compose config` understands it.
 fn resolved(test: &str, file: &str) -> Option<String> {
     let path = workspace().join("compose").join(file);
-    let Ok(output) = Command::new("docker-compose").arg("-f").arg(&path).arg("config").output() else {
+    let Ok(output) = Command::new("docker-compose").arg("-f").arg(&path).arg("config").output()
+    else {
         peers::skip(test, "docker-compose");
         return None;
     };
@@ -36,7 +37,11 @@ fn commands(text: &str) -> Vec<Vec<String>> {
 
 fn help(subcommand: &str) -> String {
     let output = Command::new(elkfk()).args([subcommand, "--help"]).output().unwrap();
-    assert!(output.status.success(), "elkfk {subcommand} --help: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "elkfk {subcommand} --help: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -74,12 +79,18 @@ fn every_file_mounted_or_copied_exists() {
     let compose = workspace().join("compose");
     for file in FILES {
         let text = std::fs::read_to_string(compose.join(file)).unwrap();
-        for volume in text.lines().filter_map(|line| line.split("./").nth(1)).map(|rest| rest.split(':').next().unwrap()) {
+        for volume in text
+            .lines()
+            .filter_map(|line| line.split("./").nth(1))
+            .map(|rest| rest.split(':').next().unwrap())
+        {
             assert!(compose.join(volume).exists(), "{file}: {volume}");
         }
     }
     let dockerfile = std::fs::read_to_string(compose.join("Dockerfile")).unwrap();
-    for line in dockerfile.lines().filter(|line| line.starts_with("COPY ") && !line.contains("--from")) {
+    for line in
+        dockerfile.lines().filter(|line| line.starts_with("COPY ") && !line.contains("--from"))
+    {
         let source = line.split_whitespace().nth(1).unwrap();
         assert!(workspace().join(source).exists(), "Dockerfile: {source}");
     }
@@ -87,9 +98,15 @@ fn every_file_mounted_or_copied_exists() {
 
 #[test]
 fn mounted_configuration_is_accepted() {
-    let files = ["zoo.cfg", "server.properties", "filebeat.yml"].map(|name| workspace().join("compose/config").join(name));
-    for file in files.iter().map(|file| file.as_path()).chain([Path::new("pipelines/default/pipeline.conf")]) {
-        let output = Command::new(elkfk()).arg("check").arg(workspace().join(file)).output().unwrap();
+    let files = ["zoo.cfg", "server.properties", "filebeat.yml"]
+        .map(|name| workspace().join("compose/config").join(name));
+    for file in files
+        .iter()
+        .map(|file| file.as_path())
+        .chain([Path::new("pipelines/default/pipeline.conf")])
+    {
+        let output =
+            Command::new(elkfk()).arg("check").arg(workspace().join(file)).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "elkfk check {}: {text}", file.display());
     }
@@ -104,7 +121,10 @@ fn every_variable_is_read_by_a_file_it_is_given_to() {
         .collect();
     let text = std::fs::read_to_string(root.join("compose/three-hosts.yml")).unwrap();
     let mut seen = 0;
-    for name in text.split(|c: char| !(c.is_ascii_uppercase() || c == '_')).filter(|word| word.starts_with("ELKFK_")) {
+    for name in text
+        .split(|c: char| !(c.is_ascii_uppercase() || c == '_'))
+        .filter(|word| word.starts_with("ELKFK_"))
+    {
         assert!(read.contains(&format!("${{{name}")), "{name} is read nowhere");
         seen += 1;
     }
@@ -113,9 +133,13 @@ fn every_variable_is_read_by_a_file_it_is_given_to() {
 
 #[test]
 fn saved_objects_refer_only_to_each_other() {
-    let text = std::fs::read_to_string(workspace().join("compose/kibana/saved-objects.ndjson")).unwrap();
-    let objects: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let is_there = |wanted: &Value| objects.iter().any(|o| o["id"] == wanted["id"] && o["type"] == wanted["type"]);
+    let text =
+        std::fs::read_to_string(workspace().join("compose/kibana/saved-objects.ndjson")).unwrap();
+    let objects: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let is_there = |wanted: &Value| {
+        objects.iter().any(|o| o["id"] == wanted["id"] && o["type"] == wanted["type"])
+    };
     for object in &objects {
         for reference in object["references"].as_array().unwrap() {
             assert!(is_there(reference), "{} refers to {reference}", object["id"]);
