@@ -1,4 +1,7 @@
 //! Keeps partitioned logs on disk; answers the Kafka protocol
 
 pub mod config;
+pub mod log;
+pub mod partition;
+
 pub use config::Config;

@@ -284,6 +284,33 @@ fn total_bytes(bytes: &[u8]) -> Result<usize, BatchError> {
     }
 }
 
+/// What the header of a batch says about where it lies, without its records at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Bytes of the whole batch.
+    pub total_bytes: usize,
+    pub base_offset: Offset,
+    /// The offset of the last record.
+    pub last_offset: Offset,
+    pub max_timestamp_ms: i64,
+}
+
+/// Reads the header of a batch from its first [`HEADER_BYTES`]; the checksum stays unchecked.
+pub fn peek(bytes: &[u8]) -> Result<Head, BatchError> {
+    let total_bytes = total_bytes(bytes)?;
+    let head = bytes.get(..HEADER_BYTES).ok_or(BatchError::Truncated {
+        need_bytes: HEADER_BYTES,
+        have_bytes: bytes.len(),
+    })?;
+    let header = Batch { bytes: head };
+    Ok(Head {
+        total_bytes,
+        base_offset: header.base_offset(),
+        last_offset: header.last_offset(),
+        max_timestamp_ms: header.max_timestamp_ms(),
+    })
+}
+
 /// The batches that `bytes` hold, in order.
 ///
 /// A batch that is cut off at the end comes as [`BatchError::Truncated`]; after an error nothing

@@ -20,8 +20,8 @@ mod varint;
 mod tests;
 
 pub use batch::{
-    Batch, BatchError, BatchMut, Batches, HEADER_BYTES, NO_PRODUCER_EPOCH, NO_PRODUCER_ID,
-    NO_SEQUENCE, NO_TIMESTAMP, TimestampType, batches, whole_batches_bytes,
+    Batch, BatchError, BatchMut, Batches, HEADER_BYTES, Head, NO_PRODUCER_EPOCH, NO_PRODUCER_ID,
+    NO_SEQUENCE, NO_TIMESTAMP, TimestampType, batches, peek, whole_batches_bytes,
 };
 pub use builder::{BatchBuilder, BuildError, ControlType};
 pub use compression::{Compression, CompressionError};
