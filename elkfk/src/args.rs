@@ -1,0 +1,189 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// One binary for the way a log line takes: files → topics → index → page.
+#[derive(Debug, Parser)]
+#[command(name = "elkfk", version, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "Kafka's tools stand under their own names and flags, and by a link of that name:
+  elkfk kafka-topics.sh --bootstrap-server 127.0.0.1:9092 --list
+  kafka-console-producer.sh, kafka-console-consumer.sh, kafka-consumer-groups.sh, …
+
+The program's own log goes to standard error; ELKFK_LOG sets its level (ELKFK_LOG=debug).
+Exit status: 0 done; 1 ran, and the answer is no; 2 could not run.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs every box in this process: tails files, keeps topics, parses, indexes, shows the page
+    Up(Up),
+    /// Writes configuration files with the defaults in force, each line explained
+    Init(Init),
+    /// Reads configuration files and names every mistake; runs a pipeline's sample
+    Check(Check),
+    /// Runs the shipper alone: filebeat.yml
+    Shipper(Shipper),
+    /// Runs the broker alone: server.properties
+    Broker(Broker),
+    /// Runs the coordinator alone: zoo.cfg
+    Coordinator(Coordinator),
+    /// Runs the sink alone: Logstash pipelines
+    Sink(Sink),
+    /// Runs the store alone
+    Store(Store),
+    /// Serves the page alone
+    Dashboard(Dashboard),
+    /// Sends the records of a dead-letter topic to their topic again
+    Replay(Replay),
+    /// Asks running boxes whether they are well; without a flag, those of `elkfk up`
+    Healthcheck(Healthcheck),
+    /// One of Kafka's tools
+    #[command(external_subcommand)]
+    Tool(Vec<OsString>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Files to tail, as globs; `**` crosses directories
+    #[arg(long, value_name = "GLOB", num_args = 1.., default_value = "/var/log/**")]
+    pub(crate) watch: Vec<String>,
+    /// Where everything is kept [default: $XDG_DATA_HOME/elkfk or ~/.local/share/elkfk]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Also writes a realistic log to follow
+    #[arg(long)]
+    pub(crate) demo: bool,
+    /// Reads zoo.cfg, server.properties, filebeat.yml and pipelines/ from here, those that exist
+    #[arg(long, value_name = "DIR")]
+    pub(crate) config: Option<PathBuf>,
+    /// Uses this Kafka instead of an own broker
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) bootstrap_server: Option<String>,
+    /// Uses this ZooKeeper instead of an own coordinator
+    #[arg(long, value_name = "HOST:PORT[/PATH]", conflicts_with = "bootstrap_server")]
+    pub(crate) zookeeper: Option<String>,
+    /// Uses this Elasticsearch or OpenSearch instead of an own store
+    #[arg(long, value_name = "URL")]
+    pub(crate) elasticsearch: Option<String>,
+    /// The topic between shipper and sink; created with 3 partitions where it does not exist
+    #[arg(long, value_name = "NAME", default_value = "logs")]
+    pub(crate) topic: String,
+    /// Days an index of the store is kept
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub(crate) retention_days: u32,
+    /// The address every box listens on
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub(crate) listen: IpAddr,
+    /// 0 takes any free port, here and below
+    #[arg(long, value_name = "PORT", default_value_t = 2181)]
+    pub(crate) coordinator_port: u16,
+    #[arg(long, value_name = "PORT", default_value_t = 9092)]
+    pub(crate) broker_port: u16,
+    #[arg(long, value_name = "PORT", default_value_t = 9200)]
+    pub(crate) store_port: u16,
+    #[arg(long, value_name = "PORT", default_value_t = 5601)]
+    pub(crate) dashboard_port: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Created where missing; files that exist are left alone
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// zoo.cfg, server.properties (*.properties), filebeat.yml (*.yml), pipelines (*.conf, or their directory)
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Shipper {
+    /// filebeat.yml
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "filebeat.yml")]
+    pub(crate) config: PathBuf,
+    /// Goes on although keys that are known but not honoured are set
+    #[arg(long)]
+    pub(crate) ignore_unsupported: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Broker {
+    /// server.properties
+    #[arg(value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Overrides one key of the file
+    #[arg(long = "override", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Coordinator {
+    /// zoo.cfg
+    #[arg(value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sink {
+    /// Pipeline files or directories of *.conf
+    #[arg(short = 'f', long = "config", value_name = "FILE", num_args = 1.., required = true)]
+    pub(crate) config: Vec<PathBuf>,
+    /// Pipeline workers [default: the number of cores]
+    #[arg(short = 'w', long, value_name = "N")]
+    pub(crate) workers: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Store {
+    /// Where the indices are kept
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9200")]
+    pub(crate) listen: SocketAddr,
+    /// Days an index is kept
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub(crate) retention_days: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dashboard {
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:5601")]
+    pub(crate) listen: SocketAddr,
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    pub(crate) bootstrap_server: String,
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9200")]
+    pub(crate) elasticsearch: String,
+    /// The indices that Discover searches
+    #[arg(long, value_name = "PATTERN", default_value = "logs-*")]
+    pub(crate) index: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// The dead-letter topic, such as logs.dead
+    pub(crate) topic: String,
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    pub(crate) bootstrap_server: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Healthcheck {
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) coordinator: Option<String>,
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) bootstrap_server: Option<String>,
+    #[arg(long, value_name = "URL")]
+    pub(crate) elasticsearch: Option<String>,
+    #[arg(long, value_name = "URL")]
+    pub(crate) dashboard: Option<String>,
+}
