@@ -1,5 +1,6 @@
 //! What the tests of the whole path share: the ancestors as child processes, and our own binary.
 
+pub mod line;
 pub mod peers;
 pub mod process;
 
