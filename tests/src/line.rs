@@ -130,6 +130,16 @@ impl Index {
         }
     }
 
+    /// Waits until at least `count` documents are there.
+    pub fn wait_for_more(&self, count: u64, limit: Duration) -> Result<()> {
+        let begun = Instant::now();
+        while self.count().unwrap_or(0) < count {
+            ensure!(begun.elapsed() < limit, "fewer than {count} documents after {limit:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
     /// Each line of every document and how often it is there.
     pub fn lines(&self) -> Result<HashMap<String, u32>> {
         let mut lines = HashMap::new();
@@ -144,11 +154,10 @@ impl Index {
         for index in indices {
             let mut after = Value::Null;
             loop {
-                // _id would need field data on a real Elasticsearch; time and order of arrival are enough within a PIT-less, still index.
                 let mut body = json!({
                     "size": 5000, "track_total_hits": false, "query": {"match_all": {}},
                     "_source": ["message", "event.original"],
-                    "sort": [{"@timestamp": "asc"}, {"log.file.path": {"order": "asc", "unmapped_type": "keyword"}}, {"log.offset": {"order": "asc", "unmapped_type": "long"}}],
+                    "sort": [{"@timestamp": "asc"}, {"_doc": "asc"}],
                 });
                 if !after.is_null() {
                     body["search_after"] = after;
