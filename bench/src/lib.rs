@@ -1,1 +1,0 @@
-//! Load side by side with the ancestors
