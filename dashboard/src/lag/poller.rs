@@ -1,4 +1,191 @@
-//! Shell: asks the cluster for offsets once a second.
-use crate::Shared;
+//! Shell: asks the cluster for offsets once a second, over the Kafka protocol.
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-pub(crate) async fn run(_shared: Arc<Shared>) {}
+use std::time::Duration;
+
+use elkfk_broker_client::{
+    Client, ClientError, Committed, Config, GroupDescription, OffsetAt, TopicPartition,
+};
+use tracing::{info, warn};
+
+use super::{GroupSample, PartitionSample, Sample};
+use crate::{Shared, now_ms, snapshot_json};
+
+const EVERY: Duration = Duration::from_secs(1);
+/// A cluster that does not answer for this long is shown as such.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Records looked up for their time in one round; the others keep what was known, so that a group of
+/// thousands of moving partitions costs no more than this.
+const LOOKUPS_MAX: usize = 64;
+/// Remembered times of records, one for each partition of a group that is behind.
+const TIMES_MAX: usize = 20_000;
+
+type Times = BTreeMap<(String, TopicPartition), (i64, i64)>;
+
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let client =
+        Client::new(Config { timeout: TIMEOUT, ..Config::to(&shared.config.bootstrap_servers) });
+    // (group, partition) → (offset, time of its record in ms)
+    let mut times = Times::new();
+    let mut was_well = None;
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shared.tasks.stopping() => return,
+            _ = ticks.tick() => {}
+        }
+        let measured = tokio::select! {
+            () = shared.tasks.stopping() => return,
+            measured = measure(&client, &mut times) => measured,
+        };
+        let store = store_health(&shared).await;
+        let (sample, broker) = match measured {
+            Ok(sample) => {
+                let partitions: usize =
+                    sample.groups.iter().map(|group| group.partitions.len()).sum();
+                let text = format!("{} groups on {partitions} partitions", sample.groups.len());
+                (sample, Ok(text))
+            }
+            Err(error) => (Sample { now_ms: now_ms(), groups: vec![] }, Err(describe(&error))),
+        };
+        if was_well != Some(broker.is_ok()) {
+            match &broker {
+                Ok(_) => info!(peer = %shared.config.bootstrap_servers, "measuring lag"),
+                Err(error) => {
+                    warn!(peer = %shared.config.bootstrap_servers, %error, "lag cannot be measured")
+                }
+            }
+            was_well = Some(broker.is_ok());
+        }
+        let snapshot = {
+            let mut tracker =
+                shared.tracker.lock().expect("no thread panics while it holds the tracker");
+            tracker.step(sample)
+        };
+        shared.snapshot.send_replace(snapshot_json(&snapshot, broker, store));
+    }
+}
+
+/// An error and what led to it, in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+async fn store_health(shared: &Shared) -> Result<String, String> {
+    let answer = tokio::time::timeout(TIMEOUT, shared.elastic.get("/_cluster/health")).await;
+    match answer {
+        Ok(Ok(health)) => Ok(health["status"].as_str().unwrap_or("answers").to_owned()),
+        Ok(Err(error)) => Err(describe(&error)),
+        Err(_) => Err(format!("{} does not answer", shared.config.elasticsearch)),
+    }
+}
+
+/// One round. Commits are read before ends: a race can make lag too large by a moment, never negative.
+async fn measure(client: &Client, times: &mut Times) -> Result<Sample, ClientError> {
+    let mut described = Vec::new();
+    for listed in client.list_groups().await? {
+        let description = client.describe_group(&listed.group).await?;
+        let committed = client.committed_offsets(&listed.group).await?;
+        described.push((description, committed));
+    }
+    let places: BTreeSet<TopicPartition> = described
+        .iter()
+        .flat_map(|(group, committed)| committed.keys().cloned().chain(assigned(group).into_keys()))
+        .collect();
+    let places: Vec<_> = places.into_iter().collect();
+    let starts = client.list_offsets(&places, OffsetAt::Start).await?;
+    let ends = client.list_offsets(&places, OffsetAt::End).await?;
+    let mut lookups = LOOKUPS_MAX;
+    let mut groups = Vec::with_capacity(described.len());
+    for (group, committed) in described {
+        let assigned = assigned(&group);
+        let read: BTreeSet<_> = committed.keys().chain(assigned.keys()).cloned().collect();
+        let mut partitions = Vec::with_capacity(read.len());
+        for place in read {
+            let known = |answers: &elkfk_broker_client::ListedOffsets| match answers.get(&place) {
+                Some(Ok(listed)) => {
+                    listed.offset.ok_or_else(|| "the broker named no offset".to_owned())
+                }
+                Some(Err(refused)) => Err(refused.to_string()),
+                None => Err("the broker did not answer for it".to_owned()),
+            };
+            let both = known(&starts).and_then(|start| Ok((start, known(&ends)?)));
+            let offset = committed.get(&place).and_then(|committed: &Committed| {
+                (committed.offset >= 0).then_some(committed.offset)
+            });
+            let mut partition = PartitionSample {
+                topic: place.topic.clone(),
+                partition: place.partition,
+                member: assigned.get(&place).cloned(),
+                committed: offset,
+                ends: both.as_ref().ok().copied(),
+                why_unknown: both.err(),
+                committed_record_ms: None,
+            };
+            if let (Some(offset), Some((start, end))) = (offset, partition.ends) {
+                let key = (group.group.clone(), place.clone());
+                if offset.max(start) >= end {
+                    times.remove(&key);
+                } else {
+                    partition.committed_record_ms =
+                        time_of(client, times, key, offset.max(start), &mut lookups).await;
+                }
+            }
+            partitions.push(partition);
+        }
+        groups.push(GroupSample {
+            group: group.group,
+            state: group.state,
+            members: group.members.len(),
+            partitions,
+        });
+    }
+    while times.len() > TIMES_MAX {
+        times.pop_first();
+    }
+    Ok(Sample { now_ms: now_ms(), groups })
+}
+
+/// Member by partition, as `client id @ host`.
+fn assigned(group: &GroupDescription) -> BTreeMap<TopicPartition, String> {
+    let mut assigned = BTreeMap::new();
+    for member in &group.members {
+        for (topic, partitions) in &member.assignment {
+            for partition in partitions {
+                let name =
+                    format!("{} @ {}", member.client_id, member.host.trim_start_matches('/'));
+                assigned.insert(TopicPartition::new(topic.clone(), *partition), name);
+            }
+        }
+    }
+    assigned
+}
+
+/// The time of the record at `offset`: as remembered, or read from the broker.
+async fn time_of(
+    client: &Client,
+    times: &mut Times,
+    key: (String, TopicPartition),
+    offset: i64,
+    lookups: &mut usize,
+) -> Option<i64> {
+    let remembered = times.get(&key).copied();
+    if let Some((at, ms)) = remembered {
+        if at == offset || *lookups == 0 {
+            return Some(ms);
+        }
+    }
+    *lookups = lookups.checked_sub(1)?;
+    // A record that cannot be read (deleted meanwhile, say) leaves the seconds unknown, not wrong.
+    let record = client.fetch_record(&key.1, offset).await.ok()??;
+    times.insert(key, (offset, record.timestamp_ms));
+    Some(record.timestamp_ms)
+}
