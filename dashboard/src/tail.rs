@@ -83,10 +83,10 @@ pub(crate) fn follow(shared: Arc<Shared>, ask: Ask) -> mpsc::Receiver<Bytes> {
                 }
                 Err(error) => Some(event("trouble", &format!("follow: {error}"))),
             };
-            if let Some(message) = message {
-                if sender.send(message).await.is_err() {
-                    return;
-                }
+            if let Some(message) = message
+                && sender.send(message).await.is_err()
+            {
+                return;
             }
             tokio::select! {
                 () = shared.tasks.stopping() => return,

@@ -178,10 +178,10 @@ async fn time_of(
     lookups: &mut usize,
 ) -> Option<i64> {
     let remembered = times.get(&key).copied();
-    if let Some((at, ms)) = remembered {
-        if at == offset || *lookups == 0 {
-            return Some(ms);
-        }
+    if let Some((at, ms)) = remembered
+        && (at == offset || *lookups == 0)
+    {
+        return Some(ms);
     }
     *lookups = lookups.checked_sub(1)?;
     // A record that cannot be read (deleted meanwhile, say) leaves the seconds unknown, not wrong.

@@ -298,10 +298,9 @@ pub struct Head {
 /// Reads the header of a batch from its first [`HEADER_BYTES`]; the checksum stays unchecked.
 pub fn peek(bytes: &[u8]) -> Result<Head, BatchError> {
     let total_bytes = total_bytes(bytes)?;
-    let head = bytes.get(..HEADER_BYTES).ok_or(BatchError::Truncated {
-        need_bytes: HEADER_BYTES,
-        have_bytes: bytes.len(),
-    })?;
+    let head = bytes
+        .get(..HEADER_BYTES)
+        .ok_or(BatchError::Truncated { need_bytes: HEADER_BYTES, have_bytes: bytes.len() })?;
     let header = Batch { bytes: head };
     Ok(Head {
         total_bytes,
