@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod config;
+pub mod delivery;
 pub mod event;
 pub mod filter;
 pub mod pipeline;
