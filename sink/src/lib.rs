@@ -5,4 +5,13 @@ pub mod config;
 pub mod delivery;
 pub mod event;
 pub mod filter;
+pub mod input;
+pub mod metrics;
+pub mod output;
 pub mod pipeline;
+pub mod replay;
+pub mod runtime;
+pub mod worker;
+
+pub use replay::{ReplayConfig, ReplayError, ReplayReport, replay};
+pub use runtime::{Config, PartitionStatus, Running, StartError, Status, check, start};

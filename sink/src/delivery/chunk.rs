@@ -18,6 +18,8 @@ use super::budget::Credit;
 /// acknowledged, since a dead letter carries the original.
 #[derive(Debug)]
 pub struct Batch {
+    /// Which input of the pipeline it came from: where its dead letters go.
+    pub input: usize,
     pub partition: TopicPartition,
     pub epoch: Epoch,
     /// Sequence of the first record; the others follow it.
@@ -56,6 +58,7 @@ const RECORD_OVERHEAD_BYTES: usize = 128;
 impl Batch {
     pub fn new(partition: TopicPartition, epoch: Epoch, acks: Arc<Mutex<Acks>>) -> Self {
         Self {
+            input: 0,
             partition,
             epoch,
             first: 0,

@@ -1,0 +1,454 @@
+//! Input `kafka`: a member of a consumer group, on a thread of its own.
+//!
+//! Offsets are committed only after the outputs acknowledged, within a second, and when partitions
+//! are given away. Differs from Logstash: never auto-commits; a partition without a committed
+//! offset is read from its beginning; while the outputs are away partitions are paused and polling
+//! goes on, so that the group does not rebalance.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::kafka_options::KafkaInput;
+use crate::delivery::acks::{Acks, Epoch, TopicPartition};
+use crate::delivery::budget::Budget;
+use crate::delivery::chunk::Batch;
+use crate::metrics::{HELD_BYTES, Meters};
+use crate::worker::Queue;
+
+/// Offsets are committed this often.
+const COMMIT_EVERY: Duration = Duration::from_millis(500);
+/// How long partitions given away, and a stop, wait for what is under way.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long reading waits for memory before it pauses its partitions: pausing throws away what was
+/// read ahead, so a moment's pressure is better sat out.
+const PAUSE_AFTER: Duration = Duration::from_millis(400);
+/// A batch goes to the workers at this size; records do sooner when there are no more.
+const BATCH_BYTES: usize = 256 << 10;
+const POLL: Duration = Duration::from_millis(100);
+
+/// What one consumer needs.
+#[derive(Debug)]
+pub struct Reader {
+    /// Number of the input in the pipeline.
+    pub input: usize,
+    /// Number of the consumer in the input.
+    pub consumer: usize,
+    pub options: KafkaInput,
+    pub queue: Arc<Queue>,
+    /// Records that wait for a worker.
+    pub unfiltered: Arc<Budget>,
+    /// All records and documents in memory.
+    pub held: Arc<Budget>,
+    pub acks: Arc<Mutex<Acks>>,
+    pub meters: Arc<Meters>,
+    pub stop: CancellationToken,
+}
+
+/// The consumer's callbacks; they run within `poll`, on the reader's thread.
+struct Group {
+    acks: Arc<Mutex<Acks>>,
+    assignment: Mutex<HashMap<TopicPartition, Epoch>>,
+    meters: Arc<Meters>,
+    stop: CancellationToken,
+    /// Set by a rebalance: who paused partitions must pause the new ones too.
+    has_changed: std::sync::atomic::AtomicBool,
+}
+
+impl Reader {
+    /// Connects; the broker need not be there yet.
+    pub fn connect(self) -> Result<Connected, KafkaError> {
+        let group = Group {
+            acks: self.acks.clone(),
+            assignment: Mutex::default(),
+            meters: self.meters.clone(),
+            stop: self.stop.clone(),
+            has_changed: false.into(),
+        };
+        let mut config = self.options.client_config(self.consumer);
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        let consumer: BaseConsumer<Group> = config.create_with_context(group)?;
+        let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics)?;
+        Ok(Connected { reader: self, consumer, open: Vec::new(), is_paused: false, error: None })
+    }
+}
+
+/// A reader with its consumer.
+pub struct Connected {
+    reader: Reader,
+    consumer: BaseConsumer<Group>,
+    /// Batches being filled, one for each partition at most.
+    open: Vec<Batch>,
+    is_paused: bool,
+    /// The last error told, so that each is told once.
+    error: Option<RDKafkaErrorCode>,
+}
+
+impl std::fmt::Debug for Connected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connected").field("reader", &self.reader).finish_non_exhaustive()
+    }
+}
+
+impl Connected {
+    /// Reads until stopped, then waits for what is under way and commits. Blocks: wants a thread.
+    ///
+    /// # Errors
+    /// The consumer can never go on, with the reason.
+    pub fn run(mut self) -> Result<(), String> {
+        let mut next_commit = Instant::now() + COMMIT_EVERY;
+        let mut stuck = Vec::new();
+        while !self.reader.stop.is_cancelled() {
+            if Instant::now() >= next_commit {
+                self.commit(CommitMode::Async);
+                self.pause_stuck(&mut stuck);
+                HELD_BYTES.set(self.reader.held.used() as i64);
+                next_commit = Instant::now() + COMMIT_EVERY;
+            }
+            if !self.make_room() {
+                // Polled all the same: it keeps the membership and serves rebalances.
+                self.poll_once(POLL)?;
+                continue;
+            }
+            let patience = if self.open.is_empty() { POLL } else { Duration::ZERO };
+            if !self.poll_once(patience)? {
+                self.flush();
+            }
+        }
+        self.drain();
+        Ok(())
+    }
+
+    /// Waits for memory, and pauses if that takes long. Returns whether to read.
+    fn make_room(&mut self) -> bool {
+        let is_unauthorised =
+            self.reader.meters.is_unauthorised.load(std::sync::atomic::Ordering::Relaxed);
+        let is_short = |reader: &Reader| {
+            is_unauthorised || reader.held.is_spent() || reader.unfiltered.is_spent()
+        };
+        if self.is_paused {
+            let waits_for_outputs = self.reader.held.is_spent() || is_unauthorised;
+            if waits_for_outputs {
+                self.reader.meters.on_blocked(POLL);
+            }
+            let has_room = self.reader.held.has_room() && self.reader.unfiltered.has_room();
+            if !is_unauthorised && has_room {
+                self.set_paused(false);
+                return true;
+            }
+            if self.consumer.context().has_changed.swap(false, std::sync::atomic::Ordering::Relaxed)
+            {
+                self.set_paused(true);
+            }
+            return false;
+        }
+        if !is_short(&self.reader) {
+            return true;
+        }
+        self.flush();
+        let started = Instant::now();
+        let has_room = !is_unauthorised
+            && if self.reader.held.is_spent() {
+                let has_room = self.reader.held.wait(PAUSE_AFTER);
+                self.reader.meters.on_blocked(started.elapsed());
+                has_room
+            } else {
+                self.reader.unfiltered.wait(PAUSE_AFTER)
+            };
+        if !has_room {
+            self.set_paused(true);
+        }
+        has_room
+    }
+
+    fn set_paused(&mut self, is_paused: bool) {
+        let result = self.consumer.assignment().and_then(|assignment| match is_paused {
+            true => self.consumer.pause(&assignment),
+            false => self.consumer.resume(&assignment),
+        });
+        match result {
+            Ok(()) => {
+                if self.is_paused != is_paused {
+                    debug!(is_paused, "reading paused or resumed");
+                }
+                self.is_paused = is_paused;
+            }
+            Err(error) => warn!(%error, is_paused, "partitions not paused or resumed"),
+        }
+    }
+
+    /// Stops and restarts single partitions whose dead letters cannot be written.
+    fn pause_stuck(&mut self, stuck: &mut Vec<TopicPartition>) {
+        let assignment = self.consumer.context().assignment();
+        let acks = self.reader.acks.lock().expect("no holder of this lock panics");
+        let now: Vec<TopicPartition> = assignment
+            .iter()
+            .filter(|(_, epoch)| acks.is_stuck(**epoch))
+            .map(|(name, _)| name.clone())
+            .collect();
+        drop(acks);
+        let list = |names: &[TopicPartition], without: &[TopicPartition]| {
+            let mut list = TopicPartitionList::new();
+            for name in names.iter().filter(|name| !without.contains(name)) {
+                list.add_partition(&name.topic, name.partition);
+            }
+            list
+        };
+        let (stopped, freed) = (list(&now, stuck), list(stuck, &now));
+        if stopped.count() > 0 && self.consumer.pause(&stopped).is_err() {
+            return;
+        }
+        if freed.count() > 0 && !self.is_paused && self.consumer.resume(&freed).is_err() {
+            return;
+        }
+        *stuck = now;
+    }
+
+    /// Returns whether there was a record.
+    fn poll_once(&mut self, patience: Duration) -> Result<bool, String> {
+        let message = match self.consumer.poll(patience) {
+            None => return Ok(false),
+            Some(Ok(message)) => message,
+            Some(Err(error)) => return self.on_error(error).map(|()| false),
+        };
+        self.error = None;
+        let (topic, partition) = (message.topic(), message.partition());
+        let at = self.open.iter().position(|batch| {
+            batch.partition.partition == partition && *batch.partition.topic == *topic
+        });
+        let at = match at {
+            Some(at) => at,
+            None => {
+                let name = TopicPartition { topic: topic.into(), partition };
+                let Some(epoch) = self.consumer.context().epoch(&name) else {
+                    // Read ahead of a rebalance that took the partition away.
+                    return Ok(true);
+                };
+                let mut batch = Batch::new(name, epoch, self.reader.acks.clone());
+                batch.input = self.reader.input;
+                self.open.push(batch);
+                self.open.len() - 1
+            }
+        };
+        let batch = &mut self.open[at];
+        let headers = message.headers();
+        let headers = (0..headers.map_or(0, |headers| headers.count())).filter_map(|n| {
+            let header = headers?.try_get(n)?;
+            Some((header.key, header.value))
+        });
+        let timestamp = message.timestamp().to_millis();
+        batch.push(message.offset(), timestamp, message.key(), message.payload(), headers);
+        if batch.len() >= self.reader.options.poll_records_max || batch.bytes() >= BATCH_BYTES {
+            let batch = self.open.swap_remove(at);
+            self.hand_over(batch);
+        }
+        Ok(true)
+    }
+
+    fn flush(&mut self) {
+        for batch in std::mem::take(&mut self.open) {
+            self.hand_over(batch);
+        }
+    }
+
+    fn hand_over(&self, mut batch: Batch) {
+        let mut acks = self.reader.acks.lock().expect("no holder of this lock panics");
+        let Some(first) = acks.track(batch.epoch, batch.offsets()) else { return };
+        drop(acks);
+        batch.first = first;
+        batch.hold(self.reader.held.take(batch.bytes()));
+        self.reader.meters.on_records(batch.len());
+        let credit = self.reader.unfiltered.take(batch.bytes());
+        self.reader.queue.push(Arc::new(batch), credit);
+    }
+
+    fn commit(&self, mode: CommitMode) {
+        let offsets =
+            self.reader.acks.lock().expect("no holder of this lock panics").take_committable();
+        commit(&self.consumer, &self.reader.acks, &offsets, mode);
+    }
+
+    fn on_error(&mut self, error: KafkaError) -> Result<(), String> {
+        if let KafkaError::MessageConsumptionFatal(code) = error {
+            return Err(format!("consume: {code}"));
+        }
+        let code = error.rdkafka_error_code();
+        if code != self.error || code.is_none() {
+            self.reader.meters.set_error(format!("kafka: {error}"));
+            warn!(%error, "consume");
+        }
+        self.error = code;
+        Ok(())
+    }
+
+    /// Waits for what is under way, polling on, and commits.
+    fn drain(mut self) {
+        self.open.clear();
+        self.set_paused(true);
+        let deadline = Instant::now() + DRAIN_PATIENCE;
+        while Instant::now() < deadline
+            && !self.reader.meters.is_away.load(std::sync::atomic::Ordering::Relaxed)
+        {
+            let epochs: Vec<Epoch> = self.consumer.context().assignment().into_values().collect();
+            let acks = self.reader.acks.lock().expect("no holder of this lock panics");
+            if epochs.iter().all(|epoch| acks.in_flight(*epoch) == 0) {
+                break;
+            }
+            drop(acks);
+            // Records that still come are not kept: they were never tracked.
+            drop(self.consumer.poll(Duration::from_millis(5)));
+        }
+        self.commit(CommitMode::Sync);
+        // Dropped, the consumer leaves the group, so that others need not wait for its session.
+    }
+}
+
+fn commit<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    acks: &Mutex<Acks>,
+    offsets: &[(TopicPartition, i64)],
+    mode: CommitMode,
+) {
+    if offsets.is_empty() {
+        return;
+    }
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for (name, offset) in offsets {
+        if let Err(error) =
+            list.add_partition_offset(&name.topic, name.partition, Offset::Offset(*offset))
+        {
+            warn!(%error, topic = %name.topic, partition = name.partition, "offset not committed");
+        }
+    }
+    if let Err(error) = consumer.commit(&list, mode) {
+        warn!(%error, "offsets not committed; tried again");
+        acks.lock().expect("no holder of this lock panics").uncommit(offsets);
+    }
+}
+
+impl Group {
+    fn assignment(&self) -> HashMap<TopicPartition, Epoch> {
+        self.assignment.lock().expect("no holder of this lock panics").clone()
+    }
+
+    fn epoch(&self, name: &TopicPartition) -> Option<Epoch> {
+        self.assignment.lock().expect("no holder of this lock panics").get(name).copied()
+    }
+
+    fn on_assigned(&self, names: &[TopicPartition]) {
+        let mut acks = self.acks.lock().expect("no holder of this lock panics");
+        let mut assignment = self.assignment.lock().expect("no holder of this lock panics");
+        for name in names {
+            let epoch = acks.assign(name.clone());
+            if let Some(before) = assignment.insert(name.clone(), epoch) {
+                acks.end(before);
+            }
+        }
+    }
+
+    /// Waits for what is under way, commits it, and forgets the partitions.
+    fn on_revoked(&self, consumer: &BaseConsumer<Self>, names: &[TopicPartition]) {
+        let assignment = self.assignment();
+        let epochs: Vec<Epoch> =
+            names.iter().filter_map(|name| assignment.get(name).copied()).collect();
+        // Lost partitions have another owner already: a commit would be refused.
+        if !consumer.assignment_lost() {
+            let deadline = Instant::now() + DRAIN_PATIENCE;
+            loop {
+                let acks = self.acks.lock().expect("no holder of this lock panics");
+                let is_done = epochs.iter().all(|epoch| acks.in_flight(*epoch) == 0);
+                drop(acks);
+                let is_away = self.meters.is_away.load(std::sync::atomic::Ordering::Relaxed);
+                if is_done || is_away || self.stop.is_cancelled() || Instant::now() >= deadline {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let mut acks = self.acks.lock().expect("no holder of this lock panics");
+            let offsets: Vec<_> =
+                epochs.iter().filter_map(|epoch| acks.take_committable_of(*epoch)).collect();
+            drop(acks);
+            commit(consumer, &self.acks, &offsets, CommitMode::Sync);
+        }
+        let mut acks = self.acks.lock().expect("no holder of this lock panics");
+        let mut assignment = self.assignment.lock().expect("no holder of this lock panics");
+        for name in names {
+            if let Some(epoch) = assignment.remove(name) {
+                acks.end(epoch);
+            }
+        }
+    }
+}
+
+fn names_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    list.elements()
+        .iter()
+        .map(|element| TopicPartition {
+            topic: element.topic().into(),
+            partition: element.partition(),
+        })
+        .collect()
+}
+
+impl ClientContext for Group {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                error!(facility, "{message}");
+            }
+            // A broker that is away is told once, by the error that `poll` returns.
+            _ => debug!(facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.meters.set_error(format!("kafka: {error}: {reason}"));
+        debug!(%error, reason, "kafka");
+    }
+}
+
+impl ConsumerContext for Group {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(list) => self.on_assigned(&names_of(list)),
+            Rebalance::Revoke(list) => self.on_revoked(consumer, &names_of(list)),
+            Rebalance::Error(error) => warn!(%error, "rebalance"),
+        }
+    }
+
+    fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        self.has_changed.store(true, std::sync::atomic::Ordering::Relaxed);
+        let (what, list) = match rebalance {
+            Rebalance::Assign(list) => ("partitions assigned", list),
+            Rebalance::Revoke(list) => ("partitions given away", list),
+            Rebalance::Error(_) => return,
+        };
+        if list.count() > 0 {
+            let partitions: Vec<String> = names_of(list)
+                .iter()
+                .map(|name| format!("{}-{}", name.topic, name.partition))
+                .collect();
+            info!(partitions = partitions.join(" "), "{what}");
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        let Err(error) = result else { return };
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::NoOffset) {
+            return;
+        }
+        debug!(%error, "offsets not committed; tried again");
+        let offsets: Vec<_> = names_of(offsets).into_iter().map(|name| (name, 0)).collect();
+        self.acks.lock().expect("no holder of this lock panics").uncommit(&offsets);
+    }
+}

@@ -1,0 +1,229 @@
+//! Every metric of the sink, and the figures of one running pipeline.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntGauge, register_histogram, register_int_counter,
+    register_int_gauge,
+};
+use tracing::warn;
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    register_int_counter!(name, help).expect("the name is registered once")
+}
+
+fn gauge(name: &str, help: &str) -> IntGauge {
+    register_int_gauge!(name, help).expect("the name is registered once")
+}
+
+pub static RECORDS: LazyLock<IntCounter> =
+    LazyLock::new(|| counter("elkfk_sink_records_total", "Records read from Kafka."));
+pub static DROPPED: LazyLock<IntCounter> =
+    LazyLock::new(|| counter("elkfk_sink_dropped_total", "Events that a filter dropped."));
+pub static DELIVERED: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("elkfk_sink_delivered_total", "Documents that Elasticsearch acknowledged.")
+});
+pub static ALREADY_THERE: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter(
+        "elkfk_sink_already_there_total",
+        "Of the delivered, those that an earlier delivery had brought.",
+    )
+});
+pub static SALVAGED: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("elkfk_sink_salvaged_total", "Documents with a field moved to unmapped.*.")
+});
+pub static DEAD: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("elkfk_sink_dead_letters_total", "Records written to a dead-letter topic.")
+});
+pub static THROTTLED: LazyLock<IntCounter> =
+    LazyLock::new(|| counter("elkfk_sink_throttled_total", "Bulk answers that told of overload."));
+pub static BLOCKED_MS: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter(
+        "elkfk_sink_blocked_milliseconds_total",
+        "Time in which reading waited for the outputs.",
+    )
+});
+pub static HELD_BYTES: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("elkfk_sink_held_bytes", "Records and documents in memory."));
+pub static IN_FLIGHT: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("elkfk_sink_bulk_in_flight", "Bulk requests under way."));
+pub static BULK_SECONDS: LazyLock<Histogram> = LazyLock::new(|| {
+    let buckets = vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+    let options =
+        HistogramOpts::new("elkfk_sink_bulk_seconds", "From a bulk request to its answer.");
+    register_histogram!(options.buckets(buckets)).expect("the name is registered once")
+});
+
+/// Reasons remembered so that each is logged once; then the set begins anew.
+const TOLD_MAX: usize = 1000;
+
+/// What one running pipeline counts; also adds to the metrics of the process.
+#[derive(Debug)]
+pub struct Meters {
+    pub started: Instant,
+    pub records: AtomicU64,
+    pub events: AtomicU64,
+    pub dropped: AtomicU64,
+    pub delivered: AtomicU64,
+    pub already_there: AtomicU64,
+    pub salvaged: AtomicU64,
+    pub dead: AtomicU64,
+    pub throttled: AtomicU64,
+    pub bulks: AtomicU64,
+    pub bulk_micros: AtomicU64,
+    pub bulks_in_flight: AtomicUsize,
+    pub is_away: AtomicBool,
+    pub is_unauthorised: AtomicBool,
+    blocked: Mutex<Blocked>,
+    last_error: Mutex<Option<(Instant, String)>>,
+    told: Mutex<HashSet<String>>,
+}
+
+/// Which share of the last minute or so reading waited for the outputs.
+#[derive(Debug)]
+struct Blocked {
+    window_started: Instant,
+    in_window: Duration,
+    /// Share in the window before.
+    last_share: f64,
+}
+
+const BLOCKED_WINDOW: Duration = Duration::from_secs(15);
+
+impl Default for Meters {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            started: now,
+            records: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            already_there: AtomicU64::new(0),
+            salvaged: AtomicU64::new(0),
+            dead: AtomicU64::new(0),
+            throttled: AtomicU64::new(0),
+            bulks: AtomicU64::new(0),
+            bulk_micros: AtomicU64::new(0),
+            bulks_in_flight: AtomicUsize::new(0),
+            is_away: AtomicBool::new(false),
+            is_unauthorised: AtomicBool::new(false),
+            blocked: Mutex::new(Blocked {
+                window_started: now,
+                in_window: Duration::ZERO,
+                last_share: 0.0,
+            }),
+            last_error: Mutex::new(None),
+            told: Mutex::default(),
+        }
+    }
+}
+
+impl Meters {
+    pub fn on_records(&self, count: usize) {
+        self.records.fetch_add(count as u64, Relaxed);
+        RECORDS.inc_by(count as u64);
+    }
+
+    pub fn on_filtered(&self, events: u64, dropped: u64) {
+        self.events.fetch_add(events, Relaxed);
+        self.dropped.fetch_add(dropped, Relaxed);
+        DROPPED.inc_by(dropped);
+    }
+
+    pub fn on_delivered(&self, count: usize, already_there: usize) {
+        self.delivered.fetch_add(count as u64, Relaxed);
+        self.already_there.fetch_add(already_there as u64, Relaxed);
+        DELIVERED.inc_by(count as u64);
+        ALREADY_THERE.inc_by(already_there as u64);
+    }
+
+    pub fn on_answered(&self, took: Duration) {
+        self.bulks.fetch_add(1, Relaxed);
+        self.bulk_micros.fetch_add(took.as_micros() as u64, Relaxed);
+        BULK_SECONDS.observe(took.as_secs_f64());
+    }
+
+    pub fn on_throttled(&self) {
+        if self.throttled.fetch_add(1, Relaxed) == 0 {
+            warn!("elasticsearch is overloaded; documents are sent again, more slowly");
+        }
+        THROTTLED.inc();
+    }
+
+    pub fn on_salvaged(&self, index: &str, field: &str, reason: &str) {
+        self.salvaged.fetch_add(1, Relaxed);
+        SALVAGED.inc();
+        if self.tells_first(format!("{index} {field}")) {
+            warn!(index, field, reason, "mapping refused a field; moved to unmapped, told once");
+        }
+    }
+
+    pub fn on_dead(&self, topic: &str, reason: &str) {
+        self.dead.fetch_add(1, Relaxed);
+        DEAD.inc();
+        // Reasons name documents; their kind is what is told once.
+        let kind: String = reason.chars().take_while(|c| *c != '[').take(120).collect();
+        if self.tells_first(format!("{topic} {kind}")) {
+            warn!(topic, reason, "record parked in the dead-letter topic, told once for its kind");
+        }
+        self.set_error(format!("dead letter: {reason}"));
+    }
+
+    pub fn on_blocked(&self, time: Duration) {
+        BLOCKED_MS.inc_by(time.as_millis() as u64);
+        self.blocked.lock().expect("no holder of this lock panics").in_window += time;
+    }
+
+    /// Share of the last 15 to 30 seconds in which reading waited for the outputs, 0 to 1.
+    pub fn blocked_share(&self) -> f64 {
+        let mut blocked = self.blocked.lock().expect("no holder of this lock panics");
+        let elapsed = blocked.window_started.elapsed();
+        let share =
+            |blocked: &Blocked| blocked.in_window.as_secs_f64() / elapsed.as_secs_f64().max(0.001);
+        if elapsed >= BLOCKED_WINDOW {
+            blocked.last_share = share(&blocked).min(1.0);
+            blocked.window_started = Instant::now();
+            blocked.in_window = Duration::ZERO;
+        }
+        let weight = elapsed.as_secs_f64() / BLOCKED_WINDOW.as_secs_f64();
+        match elapsed >= BLOCKED_WINDOW {
+            true => blocked.last_share,
+            false => share(&blocked).min(1.0) * weight + blocked.last_share * (1.0 - weight),
+        }
+    }
+
+    pub fn set_bulk(&self, is_away: bool, is_unauthorised: bool, in_flight: usize) {
+        self.is_away.store(is_away, Relaxed);
+        self.is_unauthorised.store(is_unauthorised, Relaxed);
+        self.bulks_in_flight.store(in_flight, Relaxed);
+        IN_FLIGHT.set(in_flight as i64);
+    }
+
+    /// Returns what it was before.
+    pub fn set_away(&self, is_away: bool) -> bool {
+        self.is_away.swap(is_away, Relaxed)
+    }
+
+    pub fn set_error(&self, text: String) {
+        *self.last_error.lock().expect("no holder of this lock panics") =
+            Some((Instant::now(), text));
+    }
+
+    /// The newest trouble and how long ago it was.
+    pub fn last_error(&self) -> Option<(Duration, String)> {
+        let held = self.last_error.lock().expect("no holder of this lock panics");
+        held.as_ref().map(|(at, text)| (at.elapsed(), text.clone()))
+    }
+
+    fn tells_first(&self, what: String) -> bool {
+        let mut told = self.told.lock().expect("no holder of this lock panics");
+        if told.len() >= TOLD_MAX {
+            told.clear();
+        }
+        told.insert(what)
+    }
+}
