@@ -64,7 +64,7 @@ pub enum StartError {
     #[error("{0}")]
     Mistakes(#[from] Mistakes),
     #[error("join group {group} at {bootstrap_servers}: {source}")]
-    Kafka { group: String, bootstrap_servers: String, source: rdkafka::error::KafkaError },
+    Kafka { group: String, bootstrap_servers: String, source: Box<rdkafka::error::KafkaError> },
     #[error("start thread {name}")]
     Thread { name: String, source: std::io::Error },
 }
@@ -77,7 +77,7 @@ struct Plan {
 }
 
 enum PlannedOutput {
-    Elasticsearch(Elasticsearch),
+    Elasticsearch(Box<Elasticsearch>),
     Stdout(Stdout),
 }
 
@@ -103,7 +103,8 @@ impl Plan {
         for plugin in pipeline.outputs() {
             match plugin.name.as_str() {
                 "elasticsearch" => outputs.extend(
-                    Elasticsearch::read(plugin, &mut mistakes).map(PlannedOutput::Elasticsearch),
+                    Elasticsearch::read(plugin, &mut mistakes)
+                        .map(|output| PlannedOutput::Elasticsearch(output.into())),
                 ),
                 "stdout" => {
                     outputs.extend(Stdout::read(plugin, &mut mistakes).map(PlannedOutput::Stdout))
@@ -187,7 +188,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             readers.push(reader.connect().map_err(|source| StartError::Kafka {
                 group: input.group.clone(),
                 bootstrap_servers: input.bootstrap_servers.clone(),
-                source,
+                source: source.into(),
             })?);
         }
     }
@@ -198,7 +199,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         let (chunks, waiting) = mpsc::channel(CHUNKS_WAITING_MAX);
         match output {
             PlannedOutput::Elasticsearch(output) => {
-                let output = Arc::new(output);
+                let output: Arc<Elasticsearch> = Arc::from(output);
                 let writer = Writer {
                     output: output.clone(),
                     chunks: waiting,

@@ -83,12 +83,10 @@ pub async fn install(
         match status {
             200 => return Ok(()),
             404 => {}
-            401 | 403 => {
-                return Ok(warn!(template = template.name, status, "index template not looked up"));
-            }
             429 | 500.. => return Err(format!("{status}")),
             _ => {
-                return Ok(warn!(template = template.name, status, "index template not looked up"));
+                warn!(template = template.name, status, "index template not looked up");
+                return Ok(());
             }
         }
     }
@@ -96,7 +94,8 @@ pub async fn install(
         Some(path) => match std::fs::read_to_string(path) {
             Ok(text) => Some(text),
             Err(error) => {
-                return Ok(warn!(path = %path.display(), %error, "index template not read"));
+                warn!(path = %path.display(), %error, "index template not read");
+                return Ok(());
             }
         },
         None => None,
@@ -109,12 +108,15 @@ pub async fn install(
     for body in bodies {
         let (status, answer) = call(Method::PUT, body).await?;
         match status {
-            200..=299 => return Ok(info!(template = template.name, "index template installed")),
+            200..=299 => {
+                info!(template = template.name, "index template installed");
+                return Ok(());
+            }
             429 | 500.. => return Err(format!("{status}")),
             _ => refusal = format!("{status} {}", String::from_utf8_lossy(&answer)),
         }
     }
-    refusal.truncate(refusal.floor_char_boundary(500));
+    let refusal: String = refusal.chars().take(500).collect();
     warn!(
         template = template.name,
         refusal, "index template refused; fields are mapped by the cluster's defaults"

@@ -1,0 +1,252 @@
+//! The sink between a real Kafka and a real Elasticsearch: every record is indexed once, whatever is
+//! killed, overloaded or refused.
+
+mod sink_delivery_support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use elkfk_tests::peers::{self, Peer};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+use sink_delivery_support::{Index, Kafka, Sink, pipeline, sink_program};
+
+const PARTITIONS: i32 = 3;
+
+struct Scene<'a> {
+    dir: &'a Path,
+    program: &'a Path,
+    kafka: &'a Kafka,
+    index: &'a Index,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_record_is_indexed_once() {
+    let test = "every_record_is_indexed_once";
+    if !peers::have(test, &[Peer::Kafka, Peer::ZooKeeper, Peer::Elasticsearch]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = sink_program();
+    let kafka = Kafka::start(dir.path());
+    let elastic_dir = dir.path().join("elasticsearch");
+    let mut elastic = peers::elasticsearch(&elastic_dir, &[]).unwrap();
+    let index = Index::new(elastic.addr.to_string());
+    let scene = Scene { dir: dir.path(), program: &program, kafka: &kafka, index: &index };
+    through_kills_of_the_sink(&scene).await;
+    by_two_sinks_one_of_which_dies(&scene).await;
+    but_for_those_that_never_can_be(&scene).await;
+
+    // Last, since the server does not come back as the same process.
+    let name = "outage";
+    let sink = before_elasticsearch_stops(&scene, name).await;
+    elastic.process.stop(Duration::from_secs(60)).unwrap();
+    while_elasticsearch_is_away(&scene, name);
+    let port = elastic.addr.port();
+    elastic = peers::elasticsearch_at(&elastic_dir, port, &[]).unwrap();
+    after_elasticsearch_came_back(&scene, name, sink);
+    drop(elastic);
+}
+
+/// kill -9 at random moments while records arrive; at the end each number is there once, and the
+/// group has committed to the end.
+async fn through_kills_of_the_sink(scene: &Scene<'_>) {
+    let (topic, count) = ("kills", 60_000);
+    let seed = std::env::var("ELKFK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
+    println!("ELKFK_SEED={seed}");
+    let mut chance = SmallRng::seed_from_u64(seed);
+    scene.kafka.create_topic(topic, PARTITIONS).await;
+    let pipeline = scene.pipeline(topic, "kills-%{+YYYY.MM.dd}");
+    let part = count / 6;
+    for round in 0..6 {
+        let mut sink = Sink::start(scene.program, &pipeline);
+        scene.kafka.produce(topic, PARTITIONS, round * part, part, |_, _| {});
+        std::thread::sleep(Duration::from_millis(chance.random_range(0..3000)));
+        sink.process.kill();
+    }
+    let mut sink = Sink::start(scene.program, &pipeline);
+    scene.index.wait_for("kills-2026.03.01", count);
+    assert_eq!(scene.index.numbers("kills-2026.03.01"), (0..count).collect::<Vec<_>>());
+    sink.process.stop(Duration::from_secs(30)).unwrap();
+    assert_eq!(
+        scene.kafka.positions("kills-group", topic, PARTITIONS),
+        (count as i64, count as i64)
+    );
+    // Installed by the sink: without it strings would be text with a keyword beneath.
+    let mapping = scene.index.call("GET", "/kills-2026.03.01/_mapping", None).1;
+    assert_eq!(mapping["kills-2026.03.01"]["mappings"]["properties"]["message"]["type"], "text");
+    assert!(mapping.to_string().contains("strings"), "{mapping}");
+}
+
+/// The other takes over its partitions and nothing is missing.
+async fn by_two_sinks_one_of_which_dies(scene: &Scene<'_>) {
+    let (topic, count) = ("two", 40_000);
+    scene.kafka.create_topic(topic, PARTITIONS).await;
+    let first = scene.pipeline(topic, "two");
+    let second =
+        pipeline(scene.dir, "two-b", &scene.kafka.bootstrap, topic, &scene.index.addr, "two");
+    let (mut first, mut second) =
+        (Sink::start(scene.program, &first), Sink::start(scene.program, &second));
+    let has_partitions = |sink: &mut Sink| {
+        sink.process
+            .wait_until(Duration::from_secs(60), |sink| {
+                sink.output().contains("partitions assigned")
+            })
+            .unwrap();
+    };
+    has_partitions(&mut first);
+    scene.kafka.produce(topic, PARTITIONS, 0, count / 2, |_, _| {});
+    has_partitions(&mut second);
+    scene.kafka.produce(topic, PARTITIONS, count / 2, count / 2, |_, _| {});
+    first.process.kill();
+    scene.index.wait_for("two", count);
+    assert_eq!(scene.index.numbers("two"), (0..count).collect::<Vec<_>>());
+    second.process.stop(Duration::from_secs(30)).unwrap();
+    assert_eq!(scene.kafka.positions("two-group", topic, PARTITIONS), (count as i64, count as i64));
+}
+
+/// Mapping conflicts are salvaged; an index that has no valid name and a document beyond repair go
+/// to the dead-letter topic, and come back by a replay once the cause is gone.
+async fn but_for_those_that_never_can_be(scene: &Scene<'_>) {
+    let (topic, count) = ("bad", 900);
+    scene.kafka.create_topic(topic, PARTITIONS).await;
+    let mappings = json!({"mappings": {"properties": {"host": {"type": "object"}, "strict": {"type": "object", "dynamic": "strict"}}}});
+    assert_eq!(scene.index.call("PUT", "/bad-x", Some(mappings)).0, 200);
+    scene.kafka.produce(topic, PARTITIONS, 0, count, |n, event| {
+        event["kind"] = "x".into();
+        match n {
+            100..110 => event["host"] = "a text where an object is mapped".into(),
+            200..210 => event["kind"] = json!(null),
+            300..310 => event["strict"] = json!({ "new": n }),
+            _ => {}
+        }
+    });
+    let pipeline = scene.pipeline(topic, "bad-%{[kind]}");
+    let mut sink = Sink::start(scene.program, &pipeline);
+    scene.index.wait_for("bad-x", count - 20);
+    let salvaged = json!({"size": 20, "query": {"bool": {"filter": [{"term": {"tags": "_mapping_conflict"}}]}}});
+    let (_, answer) = scene.index.call("POST", "/bad-x/_search", Some(salvaged));
+    assert_eq!(answer["hits"]["total"]["value"], 10, "{answer}");
+    let source = &answer["hits"]["hits"][0]["_source"];
+    assert_eq!(source["unmapped"]["host"], "a text where an object is mapped");
+    sink.process
+        .wait_until(Duration::from_secs(60), |_| {
+            scene.kafka.positions("bad-group", topic, PARTITIONS) == (900, 900)
+        })
+        .unwrap();
+    sink.process.stop(Duration::from_secs(30)).unwrap();
+
+    let dead = scene.kafka.read_all("bad.dead");
+    assert_eq!(dead.len(), 20);
+    for (headers, value) in &dead {
+        let event: serde_json::Value = serde_json::from_str(value).unwrap();
+        let n = event["n"].as_i64().unwrap();
+        assert_eq!(headers["elkfk.dead.topic"], topic);
+        assert_eq!(headers["elkfk.dead.partition"], (n % 3).to_string());
+        assert_eq!(headers["elkfk.dead.offset"], (n / 3).to_string());
+        let (index, reason) = match n {
+            200..210 => ("bad-%{[kind]}", "holds a field that the event does not have"),
+            _ => ("bad-x", "strict_dynamic_mapping_exception"),
+        };
+        assert_eq!(headers["elkfk.dead.index"], index);
+        assert!(headers["elkfk.dead.reason"].contains(reason), "{headers:?}");
+        assert!(headers.contains_key("elkfk.source"));
+    }
+
+    // Repaired: new fields are allowed now. The others die a second time.
+    let mappings = json!({"properties": {"strict": {"type": "object", "dynamic": true}}});
+    assert_eq!(scene.index.call("PUT", "/bad-x/_mapping", Some(mappings)).0, 200);
+    let config = elkfk_sink::ReplayConfig {
+        bootstrap_servers: scene.kafka.bootstrap.clone(),
+        topic: topic.into(),
+        ..Default::default()
+    };
+    let report = elkfk_sink::replay(config.clone()).await.unwrap();
+    assert_eq!(report.sent, [(topic.to_owned(), 20)].into());
+    assert_eq!(elkfk_sink::replay(config).await.unwrap().sent, [].into(), "each is sent once");
+    let mut sink = Sink::start(scene.program, &pipeline);
+    scene.index.wait_for("bad-x", count - 10);
+    let expected: Vec<u64> = (0..count).filter(|n| !(200..210).contains(n)).collect();
+    assert_eq!(scene.index.numbers("bad-x"), expected);
+    sink.process
+        .wait_until(Duration::from_secs(60), |_| {
+            scene.kafka.positions("bad-group", topic, PARTITIONS) == (920, 920)
+        })
+        .unwrap();
+    sink.process.stop(Duration::from_secs(30)).unwrap();
+    assert_eq!(scene.kafka.read_all("bad.dead").len(), 30);
+}
+
+async fn before_elasticsearch_stops(scene: &Scene<'_>, name: &str) -> Sink {
+    scene.kafka.create_topic(name, PARTITIONS).await;
+    let sink = Sink::start(scene.program, &scene.pipeline(name, name));
+    scene.kafka.produce(name, PARTITIONS, 0, 10_000, |_, _| {});
+    scene.index.wait_for(name, 10_000);
+    sink
+}
+
+/// Records arrive, more than the sink holds in memory; it waits, a member of its group.
+fn while_elasticsearch_is_away(scene: &Scene<'_>, name: &str) {
+    let padding = "x".repeat(1000);
+    scene.kafka.produce(name, PARTITIONS, 10_000, 90_000, |_, event| {
+        event["padding"] = padding.clone().into();
+    });
+    // Longer than its session: had it stopped polling, the group would have thrown it out.
+    std::thread::sleep(Duration::from_secs(10));
+}
+
+fn after_elasticsearch_came_back(scene: &Scene<'_>, name: &str, mut sink: Sink) {
+    scene.index.wait_for(name, 100_000);
+    assert_eq!(scene.index.numbers(name), (0..100_000).collect::<Vec<_>>());
+    assert!(sink.process.resident_bytes() < 400 << 20, "{} bytes", sink.process.resident_bytes());
+    let log = sink.process.output();
+    assert_eq!(log.matches("elasticsearch is away").count(), 1, "{log}");
+    assert_eq!(log.matches("elasticsearch is back").count(), 1, "{log}");
+    assert_eq!(log.matches("partitions assigned").count(), 1, "no rebalance: {log}");
+    assert!(log.contains("is_paused=true"), "{log}");
+    sink.process.stop(Duration::from_secs(30)).unwrap();
+    assert_eq!(scene.kafka.positions("outage-group", name, PARTITIONS), (100_000, 100_000));
+}
+
+impl Scene<'_> {
+    fn pipeline(&self, topic: &str, index: &str) -> std::path::PathBuf {
+        pipeline(self.dir, topic, &self.kafka.bootstrap, topic, &self.index.addr, index)
+    }
+}
+
+/// One write thread, a queue of one and 2 MB for requests: most of what is sent is refused at first.
+#[tokio::test(flavor = "multi_thread")]
+async fn overloaded_elasticsearch_gets_every_record_once() {
+    let test = "overloaded_elasticsearch_gets_every_record_once";
+    if !peers::have(test, &[Peer::Kafka, Peer::ZooKeeper, Peer::Elasticsearch]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = sink_program();
+    let kafka = Kafka::start(dir.path());
+    let settings = [
+        "thread_pool.write.size=1",
+        "thread_pool.write.queue_size=1",
+        "indexing_pressure.memory.limit=2mb",
+        "http.max_content_length=1mb",
+    ];
+    let elastic = peers::elasticsearch(&dir.path().join("elasticsearch"), &settings).unwrap();
+    let index = Index::new(elastic.addr.to_string());
+    let scene = Scene { dir: dir.path(), program: &program, kafka: &kafka, index: &index };
+    let (topic, count) = ("pressed", 60_000);
+    kafka.create_topic(topic, PARTITIONS).await;
+    let padding = "x".repeat(300);
+    // Eight indices, so that lanes compete for the one thread.
+    kafka.produce(topic, PARTITIONS, 0, count, |n, event| {
+        event["padding"] = padding.clone().into();
+        event["kind"] = (n % 8).into();
+    });
+    let mut sink = Sink::start(&program, &scene.pipeline(topic, "pressed-%{[kind]}"));
+    index.wait_for("pressed-*", count);
+    assert_eq!(index.numbers("pressed-*"), (0..count).collect::<Vec<_>>());
+    let log = sink.process.output();
+    assert!(log.contains("elasticsearch is overloaded"), "it was pressed: {log}");
+    sink.process.stop(Duration::from_secs(30)).unwrap();
+    assert_eq!(kafka.positions("pressed-group", topic, PARTITIONS), (count as i64, count as i64));
+}
