@@ -341,6 +341,7 @@ pub static KEYS: &[Key] = &[
     key("elkfk.auto.create.topics.max", Int, Some("1000"), AtLeast(0), Honoured),
     key("elkfk.auto.create.topics.pattern", List, Some("*"), Any, Honoured),
     key("elkfk.durability", Text, Some("group"), OneOf(&["group", "kafka", "always"]), Honoured),
+    key("elkfk.log.reserve.bytes", Long, Some("67108864"), AtLeast(0), Honoured),
     key("elkfk.request.memory.bytes", Long, Some("268435456"), AtLeast(1048576), Honoured),
 ];
 

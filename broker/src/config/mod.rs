@@ -5,6 +5,7 @@
 //! start, because it is a slip, and any other is warned about, because it belongs to some plugin.
 
 mod keys;
+mod log;
 mod properties;
 mod topic;
 
@@ -17,6 +18,7 @@ use elkfk_base::{Mistake, Mistakes};
 
 pub(crate) use keys::{DYNAMIC, Range};
 pub use keys::{KEYS, Key, Kind, Status, find as find_key};
+pub(crate) use log::log_config;
 pub use topic::{TOPIC_KEYS, TopicKey};
 pub(crate) use topic::{
     TopicConfigError, find as find_topic_key, topic_setting, validate_topic_config,

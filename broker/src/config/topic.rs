@@ -36,7 +36,7 @@ const COMPRESSIONS: Range = OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gz
 /// In the order in which Kafka lists them.
 #[rustfmt::skip]
 pub static TOPIC_KEYS: &[TopicKey] = &[
-    key("compression.type", Text, COMPRESSIONS, "compression.type", false),
+    key("compression.type", Text, COMPRESSIONS, "compression.type", true),
     key("leader.replication.throttled.replicas", List, Any, "", false),
     key("message.downconversion.enable", Bool, Any, "log.message.downconversion.enable", false),
     key("min.insync.replicas", Int, AtLeast(1), "min.insync.replicas", true),

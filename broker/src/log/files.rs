@@ -71,8 +71,6 @@ pub(super) struct LazyFile {
     suffix: &'static str,
     handle: Mutex<Option<Arc<dyn DiskFile>>>,
     is_used: AtomicBool,
-    /// True once the file has left the log: its name may belong to another by now.
-    is_gone: AtomicBool,
 }
 
 impl LazyFile {
@@ -87,7 +85,6 @@ impl LazyFile {
             suffix,
             handle: Mutex::default(),
             is_used: AtomicBool::default(),
-            is_gone: AtomicBool::default(),
         })
     }
 
@@ -108,9 +105,6 @@ impl LazyFile {
     fn open(self: &Arc<Self>, files: &Files, create: bool) -> io::Result<Arc<dyn DiskFile>> {
         self.is_used.store(true, Ordering::Relaxed);
         let mut handle = lock(&self.handle);
-        if self.is_gone.load(Ordering::Acquire) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
         if let Some(open) = &*handle {
             return Ok(open.clone());
         }
@@ -121,11 +115,9 @@ impl LazyFile {
         Ok(opened)
     }
 
-    /// Gives the file up: it is about to be renamed or removed.
+    /// Forgets the open file, for one that is about to be renamed or removed.
     pub(super) fn close(&self) {
-        let mut handle = lock(&self.handle);
-        self.is_gone.store(true, Ordering::Release);
-        *handle = None;
+        *lock(&self.handle) = None;
     }
 }
 

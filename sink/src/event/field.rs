@@ -6,8 +6,6 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FieldRef {
     segments: Box<[Segment]>,
-    /// Whether it is the time of the event, asked at every change.
-    is_timestamp: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,29 +45,24 @@ impl FieldRef {
         if depth > 0 || segments.is_empty() {
             return Err(error());
         }
-        Ok(Self::new(segments))
-    }
-
-    fn new(segments: Vec<Segment>) -> Self {
-        let is_timestamp = matches!(&*segments, [only] if &*only.name == super::TIMESTAMP);
-        Self { segments: segments.into(), is_timestamp }
+        Ok(Self { segments: segments.into() })
     }
 
     /// The field `name` of the event itself, whatever characters it holds.
     pub fn top(name: &str) -> Self {
-        Self::new(vec![Segment::new(name.to_owned())])
+        Self { segments: Box::new([Segment::new(name.to_owned())]) }
     }
 
     /// The field `name` within this one.
     pub fn within(&self, name: &str) -> Self {
         let mut segments = self.segments.to_vec();
         segments.push(Segment::new(name.to_owned()));
-        Self::new(segments)
+        Self { segments: segments.into() }
     }
 
     /// `other` taken as a path within this field.
     pub fn join(&self, other: &FieldRef) -> Self {
-        Self::new(self.segments.iter().chain(&other.segments).cloned().collect())
+        Self { segments: self.segments.iter().chain(&other.segments).cloned().collect() }
     }
 
     pub(crate) fn segments(&self) -> &[Segment] {
@@ -78,7 +71,7 @@ impl FieldRef {
 
     /// Whether this is the time of the event.
     pub fn is_timestamp(&self) -> bool {
-        self.is_timestamp
+        matches!(&*self.segments, [only] if &*only.name == super::TIMESTAMP)
     }
 
     /// Whether this is `tags`.
