@@ -85,6 +85,7 @@ pub(crate) fn offset_record(
         leader_epoch: committed.leader_epoch,
         metadata: Cow::Borrowed(&committed.metadata),
         commit_timestamp: committed.commit_ms,
+        expire_timestamp: -1,
     });
     Record { key: encode(&key, OFFSET_KEY), value: value.map(|value| encode(&value, VALUE)) }
 }

@@ -71,6 +71,8 @@ pub(super) struct LazyFile {
     suffix: &'static str,
     handle: Mutex<Option<Arc<dyn DiskFile>>>,
     is_used: AtomicBool,
+    /// True once the file has left the log: its name may belong to another by now.
+    is_gone: AtomicBool,
 }
 
 impl LazyFile {
@@ -85,6 +87,7 @@ impl LazyFile {
             suffix,
             handle: Mutex::default(),
             is_used: AtomicBool::default(),
+            is_gone: AtomicBool::default(),
         })
     }
 
@@ -105,6 +108,9 @@ impl LazyFile {
     fn open(self: &Arc<Self>, files: &Files, create: bool) -> io::Result<Arc<dyn DiskFile>> {
         self.is_used.store(true, Ordering::Relaxed);
         let mut handle = lock(&self.handle);
+        if self.is_gone.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         if let Some(open) = &*handle {
             return Ok(open.clone());
         }
@@ -115,9 +121,11 @@ impl LazyFile {
         Ok(opened)
     }
 
-    /// Forgets the open file, for one that is about to be renamed or removed.
+    /// Gives the file up: it is about to be renamed or removed.
     pub(super) fn close(&self) {
-        *lock(&self.handle) = None;
+        let mut handle = lock(&self.handle);
+        self.is_gone.store(true, Ordering::Release);
+        *handle = None;
     }
 }
 

@@ -23,9 +23,12 @@ use crate::partition::Partition;
 
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 const LOG_STARTS: &str = "log-start-offset-checkpoint";
+const CLEANED_TO: &str = "cleaner-offset-checkpoint";
 const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const META_PROPERTIES: &str = "meta.properties";
+/// `log.cleaner.backoff.ms`.
+const CLEANER_PAUSE: Duration = Duration::from_secs(15);
 /// The end of the name of a deleted partition's directory.
 const DELETE_SUFFIX: &str = "-delete";
 /// The longest name of a directory.
@@ -273,6 +276,7 @@ impl LogManager {
         let path = directory.path();
         let recovery_points = self.read_offsets(&path.join(RECOVERY_POINTS))?;
         let log_starts = self.read_offsets(&path.join(LOG_STARTS))?;
+        let cleaned = self.read_offsets(&path.join(CLEANED_TO))?;
         let high_watermarks = self.read_offsets(&path.join(HIGH_WATERMARKS))?;
         let entries = self.disk().list(path).map_err(|source| OpenError::Io {
             action: "list",
@@ -297,6 +301,7 @@ impl LogManager {
                 is_clean,
                 recovery_point: offset(&recovery_points),
                 log_start: offset(&log_starts),
+                cleaned_to: offset(&cleaned),
             };
             let high_watermark = offset(&high_watermarks);
             found.push(Found {
@@ -542,6 +547,7 @@ impl LogManager {
 
     /// Starts retention, checkpoints and removals. Topics have their configurations by now.
     pub fn start(self: &Arc<Self>, tasks: &Tasks) {
+        self.start_cleaner(tasks);
         let manager = self.clone();
         let stop = tasks.token();
         tasks.spawn("log upkeep", async move {
@@ -570,6 +576,26 @@ impl LogManager {
         });
     }
 
+    /// Starts the cleaner, apart from other upkeep: a large log may keep it busy.
+    fn start_cleaner(self: &Arc<Self>, tasks: &Tasks) {
+        let manager = self.clone();
+        let stop = tasks.token();
+        tasks.spawn("log cleaner", async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => break,
+                    () = tokio::time::sleep(CLEANER_PAUSE) => {}
+                }
+                let manager = manager.clone();
+                if let Err(error) = tokio::task::spawn_blocking(move || manager.clean()).await {
+                    tracing::error!(%error, "log cleaner failed");
+                    break;
+                }
+            }
+        });
+    }
+
     /// Applies retention to every partition, now.
     pub fn apply_retention(&self, now_ms: i64) {
         let expiration = i64::try_from(self.config.producer_expiration.as_millis());
@@ -582,6 +608,53 @@ impl LogManager {
                 tracing::warn!(%error, topic = partition.topic(), partition = partition.partition(), "retention failed, it is tried again");
             }
         }
+    }
+
+    /// Cleans the compacted logs that are dirty. Blocks, for long where there is much.
+    pub fn clean(&self) {
+        let mut is_cleaned = false;
+        for partition in self.partitions() {
+            if partition.directory().failed().is_some() {
+                continue;
+            }
+            let (topic, number) = (partition.topic(), partition.partition());
+            match partition.clean(now_ms()) {
+                Ok(None) => {}
+                Ok(Some((before, after))) => {
+                    is_cleaned = true;
+                    tracing::info!(
+                        topic,
+                        partition = number,
+                        before_bytes = before,
+                        after_bytes = after,
+                        "log cleaned"
+                    );
+                }
+                // One partition that cannot be cleaned holds no other one up.
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), topic, partition = number, "log cannot be cleaned, it goes on growing");
+                }
+            }
+        }
+        if is_cleaned && let Err((path, error)) = self.checkpoint_cleaned() {
+            tracing::warn!(%error, path = %path.display(), "checkpoint not written yet");
+        }
+    }
+
+    fn checkpoint_cleaned(&self) -> Result<(), (PathBuf, io::Error)> {
+        for directory in &self.directories {
+            let offsets = self
+                .partitions()
+                .iter()
+                .filter(|it| Arc::ptr_eq(it.directory(), directory))
+                .filter_map(|it| {
+                    let cleaned_to = it.cleaned_to().filter(|offset| *offset > Offset::ZERO)?;
+                    Some(((it.topic().to_owned(), it.partition()), cleaned_to))
+                })
+                .collect();
+            self.write_offsets(directory.path().join(CLEANED_TO), &offsets)?;
+        }
+        Ok(())
     }
 
     /// Writes all checkpoints that have changed.

@@ -15,6 +15,7 @@
 //! epoch are patched in place, nothing is decompressed unless the topic's configuration asks.
 
 mod checkpoint;
+mod compact;
 mod config;
 mod directory;
 mod disk;
@@ -32,9 +33,12 @@ mod segment;
 mod validate;
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 pub use checkpoint::{CheckpointError, MetaProperties, TopicId};
+pub use compact::{CleanError, CleanPlan, Cleaned};
 pub use config::TopicConfig;
 pub use directory::{Durability, LogDirectory};
 pub use disk::{Disk, DiskFile, Entry, SystemDisk};

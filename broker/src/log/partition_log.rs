@@ -32,6 +32,8 @@ pub struct Log {
     pub(super) log_start: Offset,
     pub(super) log_end: Offset,
     pub(super) recovery_point: Offset,
+    /// Below it the cleaner has been.
+    pub(super) cleaned_to: Offset,
     pub(super) epochs: LeaderEpochs,
     pub(super) producers: Producers,
     /// Files of sealed segments that the next sync must cover besides the active one.

@@ -100,6 +100,13 @@ impl Producers {
         state.batches.iter().find(is_same).copied()
     }
 
+    /// True if `batch` is the last of a producer.
+    pub(super) fn is_remembered(&self, batch: &Batch<'_>) -> bool {
+        let state = self.by_id.get(&batch.producer_id());
+        let last = state.and_then(|state| state.batches.back());
+        last.is_some_and(|last| last.last_offset == batch.last_offset())
+    }
+
     /// Checks that `batch`, come from a client, may follow what its producer wrote before.
     pub fn check(&self, batch: &Batch<'_>) -> Result<(), ProducerError> {
         let producer_id = batch.producer_id();

@@ -52,6 +52,8 @@ pub struct OpenHints {
     pub recovery_point: Offset,
     /// Of `log-start-offset-checkpoint`.
     pub log_start: Offset,
+    /// Of `cleaner-offset-checkpoint`.
+    pub cleaned_to: Offset,
 }
 
 /// What opening a log had to do.
@@ -95,6 +97,7 @@ impl Log {
             log_start: hints.log_start.max(first).min(log_end),
             log_end,
             recovery_point: log_end,
+            cleaned_to: hints.cleaned_to.min(log_end),
             directory: directory.clone(),
             files,
             config,
@@ -191,7 +194,7 @@ impl Log {
             let is_at_segment =
                 self.sealed.contains_key(&offset) || self.active.base_offset() == offset;
             if offset > self.log_end || (!is_at_segment && Some(offset) != newest) {
-                self.disk().remove_file(&self.directory.join(file_name(offset, SNAPSHOT)))?;
+                remove_if_there(self.disk(), &self.directory.join(file_name(offset, SNAPSHOT)))?;
             }
         }
         Ok(())
@@ -252,6 +255,7 @@ impl Log {
         self.log_end = log_end;
         self.recovery_point = self.recovery_point.min(log_end);
         self.log_start = self.log_start.min(log_end);
+        self.cleaned_to = self.cleaned_to.min(log_end);
         if self.epochs.truncate_end(log_end) {
             self.write_epochs().map_err(at)?;
         }
@@ -273,6 +277,7 @@ impl Log {
             .map_err(at)?;
         self.is_directory_unsynced = true;
         (self.log_start, self.log_end, self.recovery_point) = (offset, offset, offset);
+        self.cleaned_to = offset;
         self.epochs.clear();
         self.write_epochs().map_err(at)?;
         self.producers.clear();
@@ -462,7 +467,13 @@ impl Opening<'_> {
                 false => self.tail(segment, bytes)?,
             };
             active.modified_ms = modified_ms;
-            let is_cut = active.bytes < bytes;
+            // A tail lost at a batch's end leaves no torn batch, only a gap before the segment that
+            // followed. Compaction leaves such gaps too, and only in what is durable.
+            let has_gap = is_walked
+                && bases.get(index + 1).is_some_and(|&next| next > log_end)
+                && log_end >= self.recovery_point
+                && !self.config.is_compacted;
+            let is_cut = active.bytes < bytes || has_gap;
             if is_last || is_cut {
                 // After a cut nothing that follows continues the log.
                 for &gone in &bases[index + 1..] {
@@ -561,7 +572,8 @@ impl Opening<'_> {
         };
         self.recovery.walked_bytes += scanner.position();
         if let Some((position, source)) = damage {
-            if matches!(source, BatchError::OldMagic { .. }) {
+            // Formats do not change within a segment: further on it is damage.
+            if position == 0 && matches!(source, BatchError::OldMagic { .. }) {
                 return Err(LogError::OldFormat { path, source });
             }
             if !may_cut || log_end < self.recovery_point {

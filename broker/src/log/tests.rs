@@ -398,3 +398,135 @@ fn a_follower_keeps_its_leaders_offsets() {
     let again = copy.append_replicated(&bytes, NOW_MS).unwrap_err();
     assert!(matches!(again, AppendError::NotContiguous { .. }));
 }
+
+fn compacted() -> TopicConfig {
+    TopicConfig { is_compacted: true, is_deleted: false, ..small() }
+}
+
+/// Appends `KEY=VALUE` for 60 keys in turn, so often that each key is replaced many times.
+fn churn(log: &mut Log, from: i64, until: i64) {
+    for number in from..until {
+        let mut builder = BatchBuilder::new(Compression::ALL[number as usize % 5]);
+        for key in [number % 60, (number * 7) % 60] {
+            let (key, value) = (format!("key {key}"), format!("value {number}"));
+            builder.push(NOW_MS + number, Some(key.as_bytes()), Some(value.as_bytes()), &[]);
+        }
+        append(log, builder.build().unwrap()).unwrap();
+    }
+}
+
+/// The last value of each key, and how many records there are.
+fn latest(log: &Log) -> (std::collections::BTreeMap<Vec<u8>, Option<Vec<u8>>>, usize) {
+    let bytes = log.read_all(log.log_start(), log.log_end()).unwrap();
+    let mut found = std::collections::BTreeMap::new();
+    let (mut count, mut previous) = (0, Offset(-1));
+    for batch in batches(&bytes) {
+        let batch = batch.unwrap();
+        batch.check().unwrap();
+        let records = batch.records(1 << 20).unwrap();
+        for record in &records {
+            let record = record.unwrap();
+            assert!(record.offset > previous);
+            (previous, count) = (record.offset, count + 1);
+            found.insert(record.key.unwrap().to_vec(), record.value.map(<[u8]>::to_vec));
+        }
+    }
+    (found, count)
+}
+
+fn clean(log: &mut Log, now_ms: i64) -> bool {
+    let Some(plan) = log.plan_clean(log.log_end(), now_ms) else { return false };
+    let cleaned = plan.run().unwrap();
+    let retired = log.install_cleaned(cleaned).unwrap();
+    for path in retired {
+        std::fs::remove_file(path).unwrap();
+    }
+    true
+}
+
+#[test]
+fn cleaning_keeps_the_last_of_each_key() {
+    let fixture = Fixture::new(compacted());
+    let (mut log, _) = fixture.open(OpenHints::default());
+    let mut from = 0;
+    for round in 1..=4 {
+        churn(&mut log, from, round * 500);
+        from = round * 500;
+        let (expected, before) = latest(&log);
+        assert!(clean(&mut log, NOW_MS));
+        let (found, after) = latest(&log);
+        assert_eq!(found, expected);
+        assert!(after < before / 2 && after >= 60, "{before} → {after}");
+        assert!(!clean(&mut log, NOW_MS), "a clean log is left alone");
+        // Reads at offsets that are gone go on at the next one that is there.
+        for from in (0..log.log_end().0).step_by(37) {
+            let mut at = Offset(from);
+            loop {
+                let plan = log.plan_read(at, log.log_end(), 1, true);
+                let read = plan.run().unwrap();
+                if let Some(batch) = batches(&read.bytes).next() {
+                    assert!(batch.unwrap().last_offset() >= Offset(from));
+                    break;
+                }
+                at = plan.next_segment.expect("the last segment holds records");
+            }
+        }
+    }
+    log.close().unwrap();
+    let (expected, _) = latest(&log);
+    drop(log);
+    for is_clean in [true, false] {
+        let (log, recovery) = fixture.open(OpenHints { is_clean, ..OpenHints::default() });
+        assert_eq!((latest(&log).0, recovery.cut_bytes), (expected.clone(), 0));
+    }
+}
+
+#[test]
+fn tombstones_go_once_everybody_had_the_time_to_see_them() {
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    let fixture = Fixture::new(compacted());
+    let (mut log, _) = fixture.open(OpenHints::default());
+    churn(&mut log, 0, 200);
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(NOW_MS, Some(b"key 5"), None, &[]);
+    append(&mut log, builder.build().unwrap()).unwrap();
+    // Never key 5.
+    let others = |log: &mut Log, from: i64, until: i64| {
+        for number in from..until {
+            let mut builder = BatchBuilder::new(Compression::None);
+            let key = format!("other {}", number % 10);
+            builder.push(NOW_MS, Some(key.as_bytes()), Some(&[b'x'; 100]), &[]);
+            append_at(log, builder.build().unwrap(), NOW_MS).unwrap();
+        }
+    };
+    others(&mut log, 0, 200);
+    assert!(clean(&mut log, NOW_MS));
+    assert_eq!(latest(&log).0.get(&b"key 5"[..]), Some(&None));
+    others(&mut log, 0, 400);
+    assert!(clean(&mut log, NOW_MS + 2 * DAY_MS));
+    assert_eq!(latest(&log).0.get(&b"key 5"[..]), None);
+    assert!(latest(&log).0.contains_key(&b"key 6"[..]));
+}
+
+#[test]
+fn a_swap_that_a_crash_cut_short_is_finished() {
+    let fixture = Fixture::new(compacted());
+    let (mut log, _) = fixture.open(OpenHints::default());
+    churn(&mut log, 0, 600);
+    log.close().unwrap();
+    let (expected, before) = latest(&log);
+    let plan = log.plan_clean(log.log_end(), NOW_MS).unwrap();
+    let cleaned = plan.run().unwrap();
+    drop((log, cleaned));
+    // As the cleaner leaves it between its renames.
+    for entry in std::fs::read_dir(fixture.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|it| it == "cleaned") {
+            std::fs::rename(&path, path.with_extension("swap")).unwrap();
+        }
+    }
+    let (log, recovery) = fixture.open(Fixture::clean());
+    let (found, after) = latest(&log);
+    assert_eq!((found, recovery.cut_bytes), (expected, 0));
+    assert!(after < before);
+}

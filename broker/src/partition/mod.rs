@@ -20,8 +20,8 @@ use tokio::sync::watch;
 pub use isr::{BrokerId, InSyncReplicas};
 
 use crate::log::{
-    AppendError, AppendInfo, Durability, Log, LogDirectory, LogError, LookupError, Origin,
-    TimestampOffset, TopicConfig, TopicId, lock, now_ms, validate,
+    AppendError, AppendInfo, CleanError, Durability, Log, LogDirectory, LogError, LookupError,
+    Origin, TimestampOffset, TopicConfig, TopicId, lock, now_ms, validate,
 };
 
 /// What a produce request says about an append.
@@ -487,6 +487,36 @@ impl Partition {
         drop(state);
         self.directory.remove_later(retired, delay);
         Ok(())
+    }
+
+    /// Below it the cleaner has been; `None` where the topic is not compacted.
+    pub(crate) fn cleaned_to(&self) -> Option<Offset> {
+        let state = lock(&self.state);
+        state.log.config().is_compacted.then(|| state.log.cleaned_to())
+    }
+
+    /// Cleans a compacted log if it is dirty; returns its bytes before and after. Blocks.
+    pub(crate) fn clean(&self, now_ms: i64) -> Result<Option<(u64, u64)>, CleanError> {
+        let (plan, before) = {
+            let state = lock(&self.state);
+            if state.is_deleted {
+                return Ok(None);
+            }
+            let Some(plan) = state.log.plan_clean(state.high_watermark(), now_ms) else {
+                return Ok(None);
+            };
+            (plan, state.log.bytes())
+        };
+        let cleaned = plan.run()?;
+        let mut state = lock(&self.state);
+        if state.is_deleted {
+            return Ok(None);
+        }
+        let retired = state.log.install_cleaned(cleaned)?;
+        let (after, delay) = (state.log.bytes(), state.log.config().delete_delay);
+        drop(state);
+        self.directory.remove_later(retired, delay);
+        Ok(Some((before, after)))
     }
 
     /// Recovery point, log start (where it lies within a segment), high watermark.

@@ -116,7 +116,7 @@ fn environment_variables_are_put_in() {
 #[test]
 fn mistakes_name_place_cause_and_remedy() {
     for (text, wanted) in [
-        ("filter {\n  drob {}\n}", "2:3: unknown filter \"drob\", did you mean \"drop\"?"),
+        ("filter {\n  grokk {}\n}", "2:3: unknown filter \"grokk\", did you mean \"grok\"?"),
         (
             "filter { drop { percent => 5 } }",
             "1:17: unknown option \"percent\" of filter \"drop\", did you mean \"percentage\"?",

@@ -6,6 +6,8 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FieldRef {
     segments: Box<[Segment]>,
+    /// Whether it is the time of the event, asked at every change.
+    is_timestamp: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,24 +47,29 @@ impl FieldRef {
         if depth > 0 || segments.is_empty() {
             return Err(error());
         }
-        Ok(Self { segments: segments.into() })
+        Ok(Self::new(segments))
+    }
+
+    fn new(segments: Vec<Segment>) -> Self {
+        let is_timestamp = matches!(&*segments, [only] if &*only.name == super::TIMESTAMP);
+        Self { segments: segments.into(), is_timestamp }
     }
 
     /// The field `name` of the event itself, whatever characters it holds.
     pub fn top(name: &str) -> Self {
-        Self { segments: Box::new([Segment::new(name.to_owned())]) }
+        Self::new(vec![Segment::new(name.to_owned())])
     }
 
     /// The field `name` within this one.
     pub fn within(&self, name: &str) -> Self {
         let mut segments = self.segments.to_vec();
         segments.push(Segment::new(name.to_owned()));
-        Self { segments: segments.into() }
+        Self::new(segments)
     }
 
     /// `other` taken as a path within this field.
     pub fn join(&self, other: &FieldRef) -> Self {
-        Self { segments: self.segments.iter().chain(&other.segments).cloned().collect() }
+        Self::new(self.segments.iter().chain(&other.segments).cloned().collect())
     }
 
     pub(crate) fn segments(&self) -> &[Segment] {
@@ -71,7 +78,7 @@ impl FieldRef {
 
     /// Whether this is the time of the event.
     pub fn is_timestamp(&self) -> bool {
-        matches!(&*self.segments, [only] if &*only.name == super::TIMESTAMP)
+        self.is_timestamp
     }
 
     /// Whether this is `tags`.

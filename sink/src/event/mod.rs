@@ -265,6 +265,15 @@ impl Event {
         Span { start: start as u32, end: self.text.len() as u32 }
     }
 
+    /// The value at a node as text: where it lies if it is text, else written into the buffer.
+    pub(crate) fn span_of_text(&mut self, id: NodeId) -> Span {
+        if let Datum::Text(span) = self.datum(id) {
+            return span;
+        }
+        let text = self.view(id).to_text().unwrap_or_default().into_owned();
+        self.push_text(&text)
+    }
+
     pub(crate) fn list(&self, id: NodeId) -> Option<List> {
         match self.nodes[id as usize].datum {
             Datum::Object(list) | Datum::Array(list) => Some(list),
@@ -363,7 +372,6 @@ impl Event {
 
     /// Sets `field`, making the objects on the way.
     pub(crate) fn set(&mut self, field: &FieldRef, datum: Datum) -> Result<NodeId, NotAContainer> {
-        self.check_parents(field)?;
         let id = self.entry(field)?;
         let is_time = field.is_timestamp();
         match datum {
@@ -379,27 +387,10 @@ impl Event {
         Ok(id)
     }
 
-    /// Whether `field` could be set, before anything is made on the way there.
-    fn check_parents(&self, field: &FieldRef) -> Result<(), NotAContainer> {
-        let mut at = ROOT;
-        for segment in field.segments() {
-            let next = match self.nodes[at as usize].datum {
-                Datum::Object(_) => self.child(at, &segment.name),
-                Datum::Array(_) => self.element(at, segment.index.ok_or(NotAContainer)?),
-                // A null on the way is replaced by an object.
-                Datum::Null => None,
-                _ => return Err(NotAContainer),
-            };
-            match next {
-                Some(id) => at = id,
-                None => return Ok(()),
-            }
-        }
-        Ok(())
-    }
-
     /// The node at `field`, made as null where it is missing.
-    fn entry(&mut self, field: &FieldRef) -> Result<NodeId, NotAContainer> {
+    ///
+    /// A path can only be refused by what is there already, so before anything was made.
+    pub(crate) fn entry(&mut self, field: &FieldRef) -> Result<NodeId, NotAContainer> {
         /// A path may lengthen an array by naming an index beyond its end, but not without limit.
         const INDEX_MAX: usize = 10_000;
         let mut at = ROOT;

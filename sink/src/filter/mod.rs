@@ -2,6 +2,8 @@
 
 mod common;
 mod drop;
+mod grok;
+mod numbers;
 pub(crate) mod regex;
 
 use elkfk_base::{Mistakes, mistakes::did_you_mean};
@@ -14,7 +16,7 @@ use crate::{
 };
 
 /// Every filter there is.
-pub const SUPPORTED: [&str; 1] = ["drop"];
+pub const SUPPORTED: [&str; 2] = ["drop", "grok"];
 
 /// Filters of Logstash that are not here yet; refused by name rather than as unknown.
 pub const NOT_YET: [&str; 40] = [
@@ -66,13 +68,13 @@ pub struct Context {
     /// When the event was received, in practice the time of its Kafka record: what a date without a
     /// year is measured against, so that a replay gives the same event.
     pub received: Timestamp,
-    /// For texts built on the way.
-    pub(crate) scratch: String,
+    /// Captures and choices of regular expressions.
+    pub(crate) machine: regex::Scratch,
 }
 
 impl Context {
     pub fn new(received: Timestamp) -> Self {
-        Self { received, scratch: String::new() }
+        Self { received, machine: regex::Scratch::default() }
     }
 }
 
@@ -120,6 +122,7 @@ pub(crate) fn compile(
     let common = Common::read(&mut options);
     let filter: Option<Box<dyn Filter>> = match name {
         "drop" => drop::Drop::read(&mut options).map(|filter| Box::new(filter) as _),
+        "grok" => grok::Grok::read(&mut options).map(|filter| Box::new(filter) as _),
         _ => None,
     };
     options.finish();

@@ -10,6 +10,9 @@ const LENGTH_END: usize = 12;
 /// Where the checksummed part starts.
 const CRC_END: usize = 21;
 
+/// The length of the shortest message of magic 0.
+const OLD_MESSAGE_BYTES_MIN: i32 = 14;
+
 pub const NO_PRODUCER_ID: i64 = -1;
 pub const NO_PRODUCER_EPOCH: i16 = -1;
 pub const NO_SEQUENCE: i32 = -1;
@@ -270,6 +273,11 @@ fn total_bytes(bytes: &[u8]) -> Result<usize, BatchError> {
     let length = i32::from_be_bytes(
         *bytes.get(8..).and_then(|rest| rest.first_chunk()).ok_or(cut(HEADER_BYTES))?,
     );
+    // Zeros, as a crash leaves them at the end of a file, are no message of magic 0.
+    if length < OLD_MESSAGE_BYTES_MIN {
+        let minimum = OLD_MESSAGE_BYTES_MIN as usize;
+        return Err(BatchError::Length { length, minimum });
+    }
     // The magic stands at the same place in all formats, and old ones may be shorter than ours.
     match bytes.get(16).map(|&magic| magic as i8) {
         None => return Err(cut(HEADER_BYTES)),

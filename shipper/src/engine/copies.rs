@@ -1,0 +1,422 @@
+//! Telling a copy from a new file: by how it begins, confirmed by what stands before the position.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tracing::{debug, info, warn};
+
+use crate::compressed::Stream;
+use crate::disk::{Disk, Kind};
+use crate::harvester::{Harvester, Input};
+use crate::identity::{FileId, GUARD_BYTES, HEAD_BYTES, Head, Stat, is_rotated_name};
+use crate::metrics;
+use crate::registry::Journal;
+
+use super::source::{Shadow, Source, Why};
+use super::{Engine, Now, Sender};
+
+/// So many equal bytes are no accident.
+pub(super) const SURE_BYTES: u64 = HEAD_BYTES as u64;
+
+/// What a file that was met for the first time is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Resemblance {
+    New,
+    /// It holds the generation of this slot, whose own file is gone.
+    Continues(usize),
+    /// It is a copy of this slot's file, which is still there.
+    Shadows(usize),
+}
+
+impl<D, S, J> Engine<D, S, J>
+where
+    D: Disk + Clone + Send + 'static,
+    D::File: Send + Sync + 'static,
+    S: Sender,
+    J: Journal,
+{
+    pub(super) fn index_head(&mut self, slot: usize) {
+        let Some(source) = &self.sources[slot] else { return };
+        let head = source.state.head;
+        if head.bytes > 0
+            && self.heads.entry((source.input, head.bytes, head.hash)).or_default().insert(slot)
+        {
+            *self.head_lengths.entry(head.bytes).or_default() += 1;
+        }
+    }
+
+    pub(super) fn unindex_head(&mut self, slot: usize) {
+        let Some(source) = &self.sources[slot] else { return };
+        let head = source.state.head;
+        let key = (source.input, head.bytes, head.hash);
+        if let Some(slots) = self.heads.get_mut(&key)
+            && slots.remove(&slot)
+        {
+            if slots.is_empty() {
+                self.heads.remove(&key);
+            }
+            if let Some(count) = self.head_lengths.get_mut(&head.bytes) {
+                *count -= 1;
+                if *count == 0 {
+                    self.head_lengths.remove(&head.bytes);
+                }
+            }
+        }
+    }
+
+    /// What the unresolved source in `slot`, which begins with `first`, is.
+    pub(super) fn resemblance(&mut self, now: Now, slot: usize, first: &[u8]) -> Resemblance {
+        let Some(source) = &self.sources[slot] else { return Resemblance::New };
+        let input = source.input;
+        let candidates: Vec<usize> = self
+            .head_lengths
+            .keys()
+            .filter(|length| usize::from(**length) <= first.len())
+            .filter_map(|length| {
+                let head = Head::of(&first[..usize::from(*length)]);
+                self.heads.get(&(input, head.bytes, head.hash))
+            })
+            .flatten()
+            .copied()
+            .filter(|other| *other != slot)
+            .collect();
+        // The longest equal head first.
+        for other in candidates.into_iter().rev() {
+            self.check_for_truncation(now, other);
+            let (Some(new), Some(old)) = (&self.sources[slot], &self.sources[other]) else {
+                continue;
+            };
+            let is_related = is_related(&old.path, &new.path);
+            let is_sure = u64::from(old.state.head.bytes) >= SURE_BYTES;
+            if old.state.file.is_none() {
+                if (is_related || is_sure) && self.holds_all_of(slot, other) {
+                    return Resemblance::Continues(other);
+                }
+            } else if is_related && self.is_prefix_of(slot, other) {
+                let size = self.sources[slot].as_ref().map_or(0, |source| source.size);
+                let since =
+                    new.state.file.and_then(|id| Some(self.shadows.get(&(input, id))?.since));
+                let is_old =
+                    since.is_some_and(|since| now.instant.duration_since(since).as_secs() > 60);
+                if size >= SURE_BYTES || !is_old {
+                    return Resemblance::Shadows(other);
+                }
+            }
+        }
+        Resemblance::New
+    }
+
+    /// Sees to it that a source whose file was truncated is known to be.
+    fn check_for_truncation(&mut self, now: Now, slot: usize) {
+        let Some(source) = &self.sources[slot] else { return };
+        let Some(file) = source.file.clone() else { return };
+        if source.stream.is_some() || source.harvester.is_none() {
+            return;
+        }
+        let (position, tail) = (source.position(), source.tail.clone());
+        let mut bytes = vec![0; tail.len()];
+        let start = position - tail.len() as u64;
+        let is_intact = self
+            .disk
+            .read_at(&file, start, &mut bytes)
+            .is_ok_and(|length| length == tail.len() && bytes == tail);
+        if !is_intact {
+            self.on_replaced(now, slot);
+        }
+    }
+
+    /// Whether the file of `slot` holds everything that was read of the generation in `other`.
+    fn holds_all_of(&self, slot: usize, other: usize) -> bool {
+        let (Some(new), Some(old)) = (&self.sources[slot], &self.sources[other]) else {
+            return false;
+        };
+        let Some(file) = new.file.clone() else { return false };
+        self.holds_generation(&file, new.state.compressed, old)
+    }
+
+    /// Whether `file` holds everything that was read of a generation.
+    fn holds_generation(
+        &self,
+        file: &Arc<D::File>,
+        is_compressed: bool,
+        old: &Source<D::File>,
+    ) -> bool {
+        // The bytes just before the next read, or, of an earlier run, before a position below.
+        let (start, length) = match (old.tail.is_empty(), old.state.guard) {
+            (false, _) => (old.position() - old.tail.len() as u64, old.tail.len()),
+            (true, Some(guard)) => (guard.start(), usize::from(guard.bytes)),
+            // Nothing was read beyond what the head covers.
+            (true, None) => (0, 0),
+        };
+        let mut bytes = vec![0; length];
+        let mut head = vec![0; usize::from(old.state.head.bytes)];
+        let read = || -> std::io::Result<bool> {
+            if !is_compressed {
+                return Ok(self.disk.read_at(file, 0, &mut head)? == head.len()
+                    && self.disk.read_at(file, start, &mut bytes)? == length);
+            }
+            let Some(mut stream) = Stream::open(&self.disk, file.clone())? else {
+                return Ok(false);
+            };
+            if stream.read(&mut head)? != head.len() {
+                return Ok(false);
+            }
+            if stream.position() > start {
+                let Some(again) = Stream::open(&self.disk, file.clone())? else { return Ok(false) };
+                stream = again;
+            }
+            Ok(stream.skip_to(start)? && stream.read(&mut bytes)? == length)
+        };
+        if !{ read }().unwrap_or(false) || !old.state.head.matches(&head) {
+            return false;
+        }
+        if old.tail.is_empty() {
+            old.state.guard.is_none_or(|guard| guard.matches(&bytes))
+        } else {
+            bytes == old.tail
+        }
+    }
+
+    /// Whether the file of `slot` is, as far as it goes, what the living file of `other` holds.
+    fn is_prefix_of(&self, slot: usize, other: usize) -> bool {
+        let (Some(new), Some(old)) = (&self.sources[slot], &self.sources[other]) else {
+            return false;
+        };
+        let (Some(file), false) = (&new.file, old.state.compressed) else { return false };
+        let Ok(original) = old
+            .file
+            .as_ref()
+            .map_or_else(|| self.disk.open(&old.path).map(Arc::new), |file| Ok(file.clone()))
+        else {
+            return false;
+        };
+        if self.disk.stat_open(&original).map(|stat| Some(stat.id)).ok() != Some(old.state.file) {
+            return false;
+        }
+        if new.state.compressed {
+            // Its head is the same, and the original is still there: wait for that one to go.
+            return true;
+        }
+        let size = self.disk.stat_open(file).map_or(0, |stat| stat.size);
+        // The end, the middle and the beginning; a copy has them all.
+        let span = 4096;
+        [0, size / 2, size.saturating_sub(span)].into_iter().all(|at| {
+            let length = span.min(size - at) as usize;
+            let (mut mine, mut theirs) = (vec![0; length], vec![0; length]);
+            self.disk.read_at(file, at, &mut mine).is_ok_and(|n| n == length)
+                && self.disk.read_at(&original, at, &mut theirs).is_ok_and(|n| n == length)
+                && mine == theirs
+        })
+    }
+
+    /// The file of `slot`, a source without a record of its own, goes on with the generation of `other`.
+    pub(super) fn continue_with(&mut self, now: Now, slot: usize, other: usize) {
+        let Some(source) = &mut self.sources[slot] else { return };
+        let (Some(id), Some(file)) = (source.state.file, source.file.take()) else { return };
+        self.open_files -= 1;
+        let stat = (source.size, source.modified_ns);
+        let (path, is_compressed) = (source.path.clone(), source.state.compressed);
+        self.remove(slot);
+        self.bind(now, other, id, &path, file, is_compressed, stat);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that is known about the file found")]
+    fn bind(
+        &mut self,
+        now: Now,
+        slot: usize,
+        id: FileId,
+        path: &Path,
+        file: Arc<D::File>,
+        is_compressed: bool,
+        (size, modified_ns): (u64, u64),
+    ) {
+        self.move_path(slot, path);
+        let Some(source) = &mut self.sources[slot] else { return };
+        info!(path = %path.display(), position = source.position(), "found the rest of a rotated file");
+        let key = (source.input, id);
+        source.state.file = Some(id);
+        source.state.compressed = is_compressed;
+        source.state.gone_ms = 0;
+        source.state.is_finished = false;
+        source.wanted_until = None;
+        source.rejected.clear();
+        source.is_renamed = true;
+        source.is_deleted = false;
+        source.is_detached = false;
+        source.size = size;
+        source.modified_ns = modified_ns;
+        source.last_growth = now.instant;
+        source.stream = None;
+        if is_compressed && let Some(harvester) = source.harvester.take() {
+            source.resume = harvester.open_start();
+        }
+        source.file = Some(file);
+        self.open_files += 1;
+        self.by_id.insert(key, slot);
+        self.shadows.remove(&key);
+        self.enrol(slot);
+        self.activate(slot);
+    }
+
+    /// Takes note that the file of `slot` is a copy of `of`, and closes it.
+    pub(super) fn shadow(&mut self, now: Now, slot: usize, of: usize) {
+        let Some(source) = &self.sources[slot] else { return };
+        let Some(id) = source.state.file else { return };
+        debug!(path = %source.path.display(), "a copy of a file that is being read");
+        let key = (source.input, id);
+        let since =
+            self.shadows.get(&key).filter(|old| old.size == source.size).map(|old| old.since);
+        let shadow = Shadow {
+            of,
+            size: source.size,
+            modified_ns: source.modified_ns,
+            since: since.unwrap_or(now.instant),
+        };
+        self.remove(slot);
+        self.shadows.insert(key, shadow);
+    }
+
+    /// The file of `slot` was truncated, or written anew in place: its generation ends here.
+    ///
+    /// What was not read of it may stand in a copy. The file goes on under a new generation.
+    pub(super) fn on_replaced(&mut self, now: Now, slot: usize) {
+        let Some(source) = &mut self.sources[slot] else { return };
+        let Some(id) = source.state.file else { return };
+        metrics::ROTATED.inc();
+        let (input, path) = (source.input, source.path.clone());
+        info!(path = %path.display(), position = source.position(), "file truncated or replaced");
+        let file = source.file.clone();
+        let is_detached = source.is_detached;
+        self.unbind(now, slot, false);
+        let new = self.insert_new(input, id, &path, now);
+        if let (Some(source), Some(file)) = (&mut self.sources[new], file) {
+            if let Ok(stat) = self.disk.stat_open(&file) {
+                source.size = stat.size;
+                source.modified_ns = stat.modified_ns;
+                source.is_deleted = stat.links == 0;
+            }
+            source.is_detached = is_detached;
+            source.file = Some(file);
+            self.open_files += 1;
+        }
+        self.activate(new);
+        self.find_copy(now, slot);
+    }
+
+    pub(super) fn look_for_copies(&mut self, now: Now, input: usize) {
+        for slot in 0..self.sources.len() {
+            let wants = self.sources[slot].as_ref().is_some_and(|source| {
+                source.input == input
+                    && source.state.file.is_none()
+                    && source.wanted_until.is_some()
+            });
+            if wants {
+                self.find_copy(now, slot);
+            }
+        }
+    }
+
+    /// Looks beside a lost file for a copy with the rest of it.
+    fn find_copy(&mut self, now: Now, slot: usize) {
+        let Some(source) = &self.sources[slot] else { return };
+        let (input, original) = (source.input, source.path.clone());
+        let Some(directory) = original.parent() else { return };
+        let Ok(entries) = self.disk.list(directory) else { return };
+        for (name, kind) in entries {
+            let path = directory.join(&name);
+            if kind != Kind::File || !is_related(&original, &path) {
+                continue;
+            }
+            let Ok(stat) = self.disk.stat(&path) else { continue };
+            let Some(source) = &self.sources[slot] else { return };
+            // Another generation's file is no copy of this one.
+            if source.rejected.contains(&(stat.id, stat.size)) || self.is_taken(input, stat.id) {
+                continue;
+            }
+            let Ok(file) = self.disk.open(&path).map(Arc::new) else { continue };
+            let is_compressed = Stream::open(&self.disk, file.clone()).ok().flatten().is_some();
+            let decompresses = self.inputs[input].config.decompress;
+            if (!is_compressed || decompresses)
+                && self.holds_generation(&file, is_compressed, source)
+            {
+                // A source that was made for it and never resolved gives way.
+                if let Some(other) = self.by_id.get(&(input, stat.id)).copied() {
+                    self.remove(other);
+                }
+                self.bind(
+                    now,
+                    slot,
+                    stat.id,
+                    &path,
+                    file,
+                    is_compressed,
+                    (stat.size, stat.modified_ns),
+                );
+                return;
+            }
+            if let Some(source) = &mut self.sources[slot] {
+                source.rejected.insert((stat.id, stat.size));
+            }
+        }
+    }
+
+    fn is_taken(&self, input: usize, id: FileId) -> bool {
+        let owner = self.by_id.get(&(input, id)).and_then(|slot| self.sources[*slot].as_ref());
+        owner.is_some_and(|source| source.is_resolved)
+    }
+
+    /// No copy was found in time: what was read of an unfinished line is its end.
+    pub(super) fn give_up(&mut self, now: Now, slot: usize) {
+        if self.sources[slot].as_ref().is_some_and(|source| source.harvester.is_some()) {
+            self.step(now, slot, Input::Finish);
+        }
+        let Some(source) = &mut self.sources[slot] else { return };
+        source.wanted_until = None;
+        if !source.in_flight.is_empty() && source.harvester.is_none() {
+            return;
+        }
+        let unread = source
+            .size
+            .saturating_sub(source.harvester.as_ref().map_or(source.resume, Harvester::position));
+        if unread > 0 && !source.state.compressed {
+            metrics::UNFOUND_BYTES.inc_by(unread);
+            warn!(
+                path = %source.path.display(), from = source.position(), to = source.size,
+                "these bytes were not read before the file went, and no copy of it was found beside it"
+            );
+        }
+        source.state.is_finished = true;
+        source.is_dirty = true;
+        source.harvester = None;
+        source.rejected.clear();
+    }
+
+    /// Leaves a file alone for good.
+    pub(super) fn skip_file(&mut self, slot: usize, why: Why, label: &str, message: &str) {
+        let Some(source) = &self.sources[slot] else { return };
+        warn!(path = %source.path.display(), "{message}");
+        metrics::SKIPPED_FILES.with_label_values(&[label]).inc();
+        if let Some(id) = source.state.file {
+            let stat = Stat {
+                id,
+                size: source.size,
+                modified_ns: source.modified_ns,
+                links: 1,
+                is_file: true,
+            };
+            let key = (source.input, id);
+            self.remove(slot);
+            self.ignore(key, why, &stat);
+        }
+    }
+}
+
+/// Whether `candidate` is named as a rotated form of `original`, beside it.
+fn is_related(original: &Path, candidate: &Path) -> bool {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    original.parent() == candidate.parent()
+        && matches!((name(original), name(candidate)), (Some(a), Some(b)) if is_rotated_name(&a, &b))
+}
+
+const _: () = assert!(GUARD_BYTES <= u8::MAX as usize);

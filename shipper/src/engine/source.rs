@@ -1,0 +1,177 @@
+//! A generation of a file while the shipper knows it.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::compressed::Stream;
+use crate::event::SourceText;
+use crate::harvester::{Harvester, InFlight};
+use crate::identity::{FileId, GUARD_BYTES, HEAD_BYTES};
+use crate::registry::FileState;
+
+use super::FileStatus;
+
+#[derive(Debug)]
+pub(super) struct Source<F> {
+    pub(super) input: usize,
+    pub(super) state: FileState,
+    pub(super) path: PathBuf,
+    /// Open; kept until everything read from it is acknowledged or can be read again.
+    pub(super) file: Option<Arc<F>>,
+    /// Of a compressed file: what it holds, up to the harvester's position.
+    pub(super) stream: Option<Stream>,
+    pub(super) harvester: Option<Harvester>,
+    /// Where a new harvester has to begin.
+    pub(super) resume: u64,
+    /// The last bytes before the harvester's position.
+    pub(super) tail: Vec<u8>,
+    /// The first bytes, while there are fewer than take part in the identity.
+    pub(super) head: Vec<u8>,
+    pub(super) in_flight: InFlight,
+    pub(super) text: SourceText,
+    /// Whether it is known to be neither binary nor a copy of another.
+    pub(super) is_resolved: bool,
+    /// Which entry of the journal says that it exists.
+    pub(super) durable_with: u64,
+    /// Size and modification time when it was looked at last.
+    pub(super) size: u64,
+    pub(super) modified_ns: u64,
+    pub(super) last_growth: Instant,
+    pub(super) is_active: bool,
+    pub(super) is_dirty: bool,
+    /// Found under another name than the one it was begun with, or under none that matches.
+    pub(super) is_renamed: bool,
+    /// No pattern matches it any more; only its open descriptor leads to it.
+    pub(super) is_detached: bool,
+    pub(super) is_deleted: bool,
+    /// Until when a copy with the rest of it is looked for.
+    pub(super) wanted_until: Option<Instant>,
+    /// Candidates that are not its copy.
+    pub(super) rejected: HashSet<(FileId, u64)>,
+    pub(super) retry_at: Option<Instant>,
+    pub(super) is_assigned: bool,
+    pub(super) last_error: Option<String>,
+}
+
+/// A copy of a file that is still being written: not read as long as that one goes on.
+#[derive(Debug)]
+pub(super) struct Shadow {
+    pub(super) of: usize,
+    pub(super) size: u64,
+    pub(super) modified_ns: u64,
+    pub(super) since: Instant,
+}
+
+/// A file that is not read.
+#[derive(Debug)]
+pub(super) struct Ignored {
+    pub(super) why: Why,
+    pub(super) size: u64,
+    pub(super) modified_ns: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    Binary,
+    Unreadable,
+    /// Not written to for longer than the input cares for.
+    Old,
+    /// Compressed, and the input wants none.
+    Compressed,
+    Damaged,
+}
+
+impl<F> Source<F> {
+    pub(super) fn new(input: usize, state: FileState, next_number: u64, now: Instant) -> Self {
+        let path = PathBuf::from(&state.path);
+        let id = state.file.unwrap_or(FileId { device: 0, inode: 0, birth_ns: 0 });
+        Self {
+            input,
+            text: SourceText::new(state.generation, &path, id),
+            path,
+            file: None,
+            stream: None,
+            harvester: None,
+            resume: state.position,
+            tail: Vec::new(),
+            head: Vec::new(),
+            in_flight: InFlight::starting_at(state.position, next_number),
+            is_resolved: false,
+            durable_with: u64::MAX,
+            size: 0,
+            modified_ns: 0,
+            last_growth: now,
+            is_active: false,
+            is_dirty: false,
+            is_renamed: false,
+            is_detached: false,
+            is_deleted: false,
+            wanted_until: None,
+            rejected: HashSet::new(),
+            retry_at: None,
+            is_assigned: false,
+            last_error: None,
+            state,
+        }
+    }
+
+    /// Whether a file is there to be read.
+    pub(super) fn is_readable(&self) -> bool {
+        self.state.file.is_some() && !self.state.is_finished && self.retry_at.is_none()
+    }
+
+    /// The next byte to be read.
+    pub(super) fn position(&self) -> u64 {
+        self.harvester.as_ref().map_or(self.resume, Harvester::position)
+    }
+
+    /// Brings the state up to what is acknowledged.
+    pub(super) fn note_progress(&mut self) {
+        let progress = self.in_flight.progress();
+        self.state.position = progress.position;
+        if progress.guard.is_some() {
+            self.state.guard = progress.guard;
+        }
+        self.state.cuts.retain(|cut| *cut > progress.position);
+        self.state.path = self.path.to_string_lossy().into_owned();
+        self.state.modified_ns = self.modified_ns;
+    }
+
+    /// Takes note of bytes that follow the position the tail stands for.
+    pub(super) fn note_tail(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[bytes.len().saturating_sub(GUARD_BYTES)..];
+        let excess = (self.tail.len() + bytes.len()).saturating_sub(GUARD_BYTES);
+        self.tail.drain(..excess.min(self.tail.len()));
+        self.tail.extend_from_slice(bytes);
+    }
+
+    pub(super) fn has_whole_head(&self) -> bool {
+        usize::from(self.state.head.bytes) >= HEAD_BYTES
+    }
+
+    pub(super) fn lag_bytes(&self) -> u64 {
+        // Of a compressed file only the compressed size is known.
+        if self.state.compressed || self.state.is_finished {
+            return 0;
+        }
+        self.size.saturating_sub(self.in_flight.acked())
+    }
+
+    pub(super) fn status(&self, input: &str) -> Option<FileStatus> {
+        self.state.file?;
+        Some(FileStatus {
+            path: self.path.clone(),
+            input: input.into(),
+            generation: self.state.generation,
+            position: self.position(),
+            acked: self.in_flight.acked(),
+            size: self.size,
+            lag_bytes: self.lag_bytes(),
+            partition: self.state.partition,
+            is_open: self.file.is_some(),
+            last_error: self.last_error.clone(),
+        })
+    }
+}

@@ -1,0 +1,246 @@
+//! What outlives a restart: each generation's file, identity and acknowledged position.
+//!
+//! An append-only journal of whole entries, one line each: CRC-32, space, JSON. The newest entry of a
+//! generation counts. A torn tail is cut and reported; what is damaged in between is skipped.
+
+use std::collections::HashMap;
+use std::io;
+
+use elkfk_wire::source_id::Generation;
+use serde::{Deserialize, Serialize};
+
+use crate::identity::{FileId, Guard, Head};
+
+/// Version of the journal's format.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// One generation of one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileState {
+    #[serde(with = "generation_text")]
+    pub generation: Generation,
+    /// Id of the input that reads it.
+    pub input: String,
+    /// The file that holds it; none once it was truncated or deleted.
+    pub file: Option<FileId>,
+    /// Where that file was seen last.
+    pub path: String,
+    pub head: Head,
+    /// What stands before some position at or below `position`.
+    pub guard: Option<Guard>,
+    /// Everything before is acknowledged.
+    pub position: u64,
+    /// Ends that time decided, beyond `position`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cuts: Vec<u64>,
+    /// The partition its events go to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<i32>,
+    /// Whether `file` holds it compressed; positions count the bytes within.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compressed: bool,
+    /// Of `file` when this was written, in nanoseconds since 1970.
+    #[serde(default)]
+    pub modified_ns: u64,
+    /// Since when no file holds it, in milliseconds since 1970; 0 while one does.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gone_ms: u64,
+    /// Not to be read on: a binary file, or the rest of it was given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_finished: bool,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+mod generation_text {
+    use super::*;
+
+    pub(super) fn serialize<S: serde::Serializer>(
+        value: &Generation,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&value.0.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        from: D,
+    ) -> Result<Generation, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(from)?;
+        parse(&text).ok_or_else(|| serde::de::Error::custom("a generation has 24 hex digits"))
+    }
+
+    fn parse(text: &str) -> Option<Generation> {
+        let mut bytes = [0; 12];
+        if text.len() != 24 || !text.is_ascii() {
+            return None;
+        }
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
+        }
+        Some(Generation(bytes))
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Entry {
+    State(FileState),
+    Forget(#[serde(with = "generation_text")] Generation),
+    /// When the registry was begun, in milliseconds since 1970; and the agent's id.
+    Begun {
+        at_ms: u64,
+        agent: String,
+    },
+}
+
+/// Where entries are kept. Bytes appended are durable once a later `sync` returned.
+pub(crate) trait Journal {
+    fn append(&mut self, bytes: &[u8]);
+    fn sync(&mut self) -> io::Result<()>;
+    /// Puts `bytes` in place of all entries so far, whole or not at all.
+    fn replace(&mut self, bytes: &[u8]);
+    /// Length of the journal, in bytes.
+    fn len(&self) -> u64;
+}
+
+/// Appends the entry for `state` to `bytes`.
+pub(crate) fn write_state(state: &FileState, bytes: &mut Vec<u8>) {
+    write_entry(&Entry::State(state.clone()), bytes);
+}
+
+pub(crate) fn write_forget(generation: Generation, bytes: &mut Vec<u8>) {
+    write_entry(&Entry::Forget(generation), bytes);
+}
+
+pub(crate) fn write_begun(at_ms: u64, agent: &str, bytes: &mut Vec<u8>) {
+    write_entry(&Entry::Begun { at_ms, agent: agent.into() }, bytes);
+}
+
+fn write_entry(entry: &Entry, bytes: &mut Vec<u8>) {
+    let json = serde_json::to_vec(entry).expect("an entry of texts and numbers has a JSON text");
+    bytes.extend_from_slice(format!("{:08x} ", crc32fast::hash(&json)).as_bytes());
+    bytes.extend_from_slice(&json);
+    bytes.push(b'\n');
+}
+
+/// What a journal holds.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    pub states: HashMap<Generation, FileState>,
+    /// 0 for a new registry.
+    pub begun_ms: u64,
+    pub agent: String,
+    /// How many bytes of the journal are good; what follows is a torn tail.
+    pub good_bytes: u64,
+    pub torn_bytes: u64,
+    /// Entries within that were damaged.
+    pub damaged_entries: u64,
+}
+
+/// Reads a whole journal.
+pub(crate) fn read(bytes: &[u8]) -> Contents {
+    let mut contents = Contents::default();
+    let mut at = 0;
+    let mut damaged_since_good = 0;
+    while at < bytes.len() {
+        let Some(length) = memchr::memchr(b'\n', &bytes[at..]) else { break };
+        match parse_entry(&bytes[at..at + length]) {
+            Some(entry) => {
+                contents.damaged_entries += damaged_since_good;
+                damaged_since_good = 0;
+                contents.good_bytes = (at + length + 1) as u64;
+                match entry {
+                    Entry::State(state) => {
+                        contents.states.insert(state.generation, state);
+                    }
+                    Entry::Forget(generation) => {
+                        contents.states.remove(&generation);
+                    }
+                    Entry::Begun { at_ms, agent } => {
+                        contents.begun_ms = at_ms;
+                        contents.agent = agent;
+                    }
+                }
+            }
+            None => damaged_since_good += 1,
+        }
+        at += length + 1;
+    }
+    contents.torn_bytes = bytes.len() as u64 - contents.good_bytes;
+    contents
+}
+
+fn parse_entry(line: &[u8]) -> Option<Entry> {
+    let (crc, json) = (line.get(..8)?, line.get(9..)?);
+    let crc = u32::from_str_radix(std::str::from_utf8(crc).ok()?, 16).ok()?;
+    if crc32fast::hash(json) != crc {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(number: u64, position: u64) -> FileState {
+        FileState {
+            generation: Generation::new(1, number),
+            input: "web".into(),
+            file: Some(FileId { device: 1, inode: number, birth_ns: 2 }),
+            path: "/var/log/\u{e9}.log".into(),
+            head: Head::of(b"start"),
+            guard: Some(Guard::of(b"guard", 5)),
+            position,
+            cuts: vec![7],
+            partition: Some(2),
+            compressed: false,
+            modified_ns: 3,
+            gone_ms: 0,
+            is_finished: false,
+        }
+    }
+
+    fn journal() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_begun(42, "agent", &mut bytes);
+        for position in [0, 10, 20] {
+            write_state(&state(1, position), &mut bytes);
+            write_state(&state(2, position), &mut bytes);
+        }
+        write_forget(Generation::new(1, 2), &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn the_newest_entry_counts() {
+        let contents = read(&journal());
+        assert_eq!(contents.states.values().collect::<Vec<_>>(), [&state(1, 20)]);
+        assert_eq!((contents.begun_ms, contents.torn_bytes), (42, 0));
+    }
+
+    #[test]
+    fn a_journal_cut_anywhere_is_read_up_to_its_last_whole_entry() {
+        let whole = journal();
+        for length in 0..whole.len() {
+            let contents = read(&whole[..length]);
+            assert!(contents.good_bytes <= length as u64);
+            assert_eq!(contents.good_bytes + contents.torn_bytes, length as u64);
+            assert!(contents.good_bytes == 0 || whole[contents.good_bytes as usize - 1] == b'\n');
+            let next = whole[contents.good_bytes as usize..].iter().position(|byte| *byte == b'\n');
+            assert!(contents.good_bytes + next.unwrap() as u64 >= length as u64);
+        }
+    }
+
+    #[test]
+    fn a_damaged_entry_costs_no_other() {
+        let mut bytes = journal();
+        let second_line = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 30;
+        bytes[second_line] ^= 1;
+        let contents = read(&bytes);
+        assert_eq!(contents.damaged_entries, 1);
+        assert_eq!(contents.states.values().collect::<Vec<_>>(), [&state(1, 20)]);
+    }
+}
