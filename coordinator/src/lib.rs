@@ -1,1 +1,23 @@
-//! The replicated znode tree; answers the ZooKeeper protocol
+//! The replicated znode tree; answers the ZooKeeper protocol.
+//!
+//! Requests go into a log agreed on by Raft and are decided when they are applied, so that every
+//! server decides alike. The cores are `tree`, `machine` (tree and sessions, changed by the log
+//! alone) and `service` (what one server does for its clients); they do no I/O and read no clock.
+//! The shell is `server`: sockets, the thread that waits for the disk, and the one task that owns
+//! the cores.
+
+mod config;
+mod consensus;
+mod machine;
+mod metrics;
+mod server;
+mod service;
+mod snapshots;
+mod tree;
+mod wal;
+
+pub use config::Config;
+pub use server::{Running, StartError, start};
+pub use snapshots::SnapshotError;
+pub use tree::ImageError;
+pub use wal::WalError;

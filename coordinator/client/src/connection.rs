@@ -336,11 +336,13 @@ impl Session {
                 xid::PING => {}
                 xid::AUTH => {
                     let waiting = connection.pending_auth.pop_front().flatten();
-                    if header.error != 0 {
-                        return Err(End::Over(Over::AuthFailed));
-                    }
+                    let is_refused = header.error != 0;
                     if let Some(reply) = waiting {
-                        let _ = reply.send(Ok(()));
+                        let _ =
+                            reply.send(if is_refused { Err(Error::AuthFailed) } else { Ok(()) });
+                    }
+                    if is_refused {
+                        return Err(End::Over(Over::AuthFailed));
                     }
                 }
                 xid::SET_WATCHES if header.error == 0 => {}

@@ -1,0 +1,485 @@
+//! `zoo.cfg` → a checked [`Config`].
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use elkfk_base::mistakes::did_you_mean;
+use elkfk_base::{Mistake, Mistakes};
+use elkfk_wire::jute::DEFAULT_FRAME_BYTES_MAX;
+
+use crate::server::WORDS;
+
+/// ZooKeeper's default of `tickTime` where zoo.cfg has none.
+const DEFAULT_TICK: Duration = Duration::from_millis(3000);
+const DEFAULT_PORT: u16 = 2181;
+const DEFAULT_CLIENT_CONNECTIONS_MAX: usize = 60;
+const DEFAULT_SNAP_COUNT: u64 = 100_000;
+const DEFAULT_SNAPSHOTS_KEPT: usize = 3;
+/// A session may be silent for 2 to 20 ticks, where zoo.cfg does not say otherwise.
+const TIMEOUT_TICKS: (u32, u32) = (2, 20);
+
+/// What a coordinator is started with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Snapshots are kept below it, and the log too unless `data_log_dir` is given.
+    pub data_dir: PathBuf,
+    pub data_log_dir: Option<PathBuf>,
+    /// Where clients connect. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    pub tick_time: Duration,
+    /// `None`: 2 ticks.
+    pub session_timeout_min: Option<Duration>,
+    /// `None`: 20 ticks.
+    pub session_timeout_max: Option<Duration>,
+    /// Connections one address may have; 0 is without limit.
+    pub client_connections_max: usize,
+    /// The largest request (`jute.maxbuffer`).
+    pub frame_bytes_max: usize,
+    /// Four-letter words that are answered; `*` is all.
+    pub words: Vec<String>,
+    /// Log entries after which a snapshot is taken.
+    pub snap_count: u64,
+    /// Snapshots that are kept; the log is kept from the oldest of them on.
+    pub snapshots_kept: usize,
+    /// `myid`, where there is one.
+    pub server_id: Option<u64>,
+    /// Known keys that are not honoured, to be told when it starts.
+    pub warnings: Vec<String>,
+}
+
+/// How a key of zoo.cfg is taken.
+enum Key {
+    Honoured,
+    /// Without effect here, and why that does no harm.
+    Ignored(&'static str),
+    /// To go on without it would break what its user relies on.
+    Refused(&'static str),
+}
+
+use Key::{Honoured, Ignored, Refused};
+
+const NO_TLS: &str = "TLS is not there yet; leave it out and keep the port on a trusted network";
+const NO_ADMIN: &str = "there is no AdminServer; the four-letter words tell the same";
+const ONE_SERVER: &str = "there is one server in this version";
+const NO_SASL: &str = "SASL is not there yet; use digest ACLs";
+const OWN_LOG: &str = "the log is laid out differently";
+
+const KEYS: &[(&str, Key)] = &[
+    ("tickTime", Honoured),
+    ("dataDir", Honoured),
+    ("dataLogDir", Honoured),
+    ("clientPort", Honoured),
+    ("clientPortAddress", Honoured),
+    ("maxClientCnxns", Honoured),
+    ("minSessionTimeout", Honoured),
+    ("maxSessionTimeout", Honoured),
+    ("autopurge.snapRetainCount", Honoured),
+    ("4lw.commands.whitelist", Honoured),
+    ("jute.maxbuffer", Honoured),
+    ("snapCount", Honoured),
+    ("initLimit", Ignored(ONE_SERVER)),
+    ("syncLimit", Ignored(ONE_SERVER)),
+    ("autopurge.purgeInterval", Ignored("old snapshots and logs are always purged")),
+    ("electionAlg", Ignored(ONE_SERVER)),
+    ("leaderServes", Ignored(ONE_SERVER)),
+    ("cnxTimeout", Ignored(ONE_SERVER)),
+    ("peerType", Ignored(ONE_SERVER)),
+    ("standaloneEnabled", Ignored(ONE_SERVER)),
+    ("quorumListenOnAllIPs", Ignored(ONE_SERVER)),
+    ("syncEnabled", Ignored(ONE_SERVER)),
+    ("preAllocSize", Ignored(OWN_LOG)),
+    ("snapSizeLimitInKb", Ignored(OWN_LOG)),
+    ("commitLogCount", Ignored(OWN_LOG)),
+    ("fsync.warningthresholdms", Ignored("the metric log_sync_seconds tells it")),
+    ("globalOutstandingLimit", Ignored("unanswered requests are limited by their bytes")),
+    ("clientPortListenBacklog", Ignored("the system's limit holds")),
+    ("admin.enableServer", Ignored(NO_ADMIN)),
+    ("admin.serverPort", Ignored(NO_ADMIN)),
+    ("admin.serverAddress", Ignored(NO_ADMIN)),
+    ("admin.idleTimeout", Ignored(NO_ADMIN)),
+    ("admin.commandURL", Ignored(NO_ADMIN)),
+    ("metricsProvider.className", Ignored("metrics are on the program's own metrics page")),
+    ("metricsProvider.httpPort", Ignored("metrics are on the program's own metrics page")),
+    ("metricsProvider.exportJvmInfo", Ignored("there is no JVM")),
+    ("serverCnxnFactory", Ignored("there is one way to serve a connection")),
+    ("nio.numSelectorThreads", Ignored("there are no such threads")),
+    ("nio.numWorkerThreads", Ignored("there are no such threads")),
+    ("snapshot.trust.empty", Ignored("a missing snapshot is told from an empty one")),
+    ("forceSync", Refused("nothing is acknowledged before it is durable; remove the line")),
+    ("skipACL", Refused("ACLs are always checked; remove the line")),
+    ("reconfigEnabled", Refused("the ensemble cannot be changed while it serves; remove the line")),
+    ("dynamicConfigFile", Refused("list the servers in zoo.cfg itself")),
+    ("extendedTypesEnabled", Refused("TTL znodes are not there yet; remove the line")),
+    ("localSessionsEnabled", Refused("sessions are always global; remove the line")),
+    ("localSessionsUpgradingEnabled", Refused("sessions are always global; remove the line")),
+    ("readonlymode.enabled", Refused("there is no read-only mode; remove the line")),
+    ("secureClientPort", Refused(NO_TLS)),
+    ("secureClientPortAddress", Refused(NO_TLS)),
+    ("portUnification", Refused(NO_TLS)),
+    ("sslQuorum", Refused(NO_TLS)),
+    ("requireClientAuthScheme", Refused(NO_SASL)),
+    ("sessionRequireClientSASLAuth", Refused(NO_SASL)),
+    ("jaasLoginRenew", Refused(NO_SASL)),
+    ("quorum.auth.enableSasl", Refused(NO_SASL)),
+];
+
+/// Families of keys, by how they begin.
+const PREFIXES: &[(&str, Key)] = &[
+    ("ssl.", Refused(NO_TLS)),
+    ("authProvider.", Refused(NO_SASL)),
+    ("quorum.auth.", Refused(NO_SASL)),
+    ("group.", Refused("hierarchical quorums are not there; remove the line")),
+    ("weight.", Refused("hierarchical quorums are not there; remove the line")),
+];
+
+impl Config {
+    /// What `elkfk up` starts: loopback, the default port, all the words that only look.
+    pub fn embedded(data_dir: impl Into<PathBuf>) -> Self {
+        let words =
+            ["ruok", "srvr", "stat", "mntr", "conf", "cons", "isro", "envi", "wchs", "dump"];
+        Self {
+            data_dir: data_dir.into(),
+            tick_time: Duration::from_secs(2),
+            client_connections_max: 0,
+            words: words.map(str::to_owned).to_vec(),
+            ..Self::default()
+        }
+    }
+
+    pub fn session_timeout_min(&self) -> Duration {
+        self.session_timeout_min.unwrap_or(self.tick_time * TIMEOUT_TICKS.0)
+    }
+
+    pub fn session_timeout_max(&self) -> Duration {
+        self.session_timeout_max.unwrap_or(self.tick_time * TIMEOUT_TICKS.1)
+    }
+
+    /// Raft has no server 0.
+    pub(crate) fn raft_id(&self) -> u64 {
+        self.server_id.unwrap_or(1)
+    }
+
+    /// Reads a zoo.cfg, and `myid` from its dataDir.
+    pub fn from_file(path: &Path) -> Result<Self, Mistakes> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Mistakes(vec![Mistake::new(&name, 0, 0, format!("cannot be read: {error}"))])
+        })?;
+        let mut config = Self::parse(&name, &text)?;
+        let myid = config.data_dir.join("myid");
+        if let Ok(text) = std::fs::read_to_string(&myid) {
+            match text.trim().parse::<u64>() {
+                Ok(id @ 1..=255) => config.server_id = Some(id),
+                _ => {
+                    let text = format!("{:?} is not a number from 1 to 255", text.trim());
+                    let file = myid.display().to_string();
+                    return Err(Mistakes(vec![Mistake::new(file, 1, 1, text)]));
+                }
+            }
+        }
+        Ok(config)
+    }
+
+    /// Reads the text of a zoo.cfg; `file` names it in mistakes.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Mistakes> {
+        let mut reading = Reading {
+            file,
+            config: Self { data_dir: PathBuf::new(), ..Self::default() },
+            mistakes: Mistakes::default(),
+            servers: Vec::new(),
+            port: None,
+            address: None,
+        };
+        for (number, line) in logical_lines(text) {
+            let (key, value) = split_pair(&line);
+            if !key.is_empty() {
+                reading.pair(number, key, value);
+            }
+        }
+        reading.finish()
+    }
+}
+
+impl Default for Config {
+    /// A standalone server of ZooKeeper's defaults, on loopback, with its data in `./zookeeper`.
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("zookeeper"),
+            data_log_dir: None,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            tick_time: DEFAULT_TICK,
+            session_timeout_min: None,
+            session_timeout_max: None,
+            client_connections_max: DEFAULT_CLIENT_CONNECTIONS_MAX,
+            frame_bytes_max: DEFAULT_FRAME_BYTES_MAX,
+            words: vec!["srvr".to_owned()],
+            snap_count: DEFAULT_SNAP_COUNT,
+            snapshots_kept: DEFAULT_SNAPSHOTS_KEPT,
+            server_id: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// Lines with their numbers from 1, as Java's Properties has them: comments out, continuations joined.
+fn logical_lines(text: &str) -> Vec<(usize, String)> {
+    let mut lines = Vec::new();
+    let mut open: Option<(usize, String)> = None;
+    for (at, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        if open.is_none() && (line.is_empty() || line.starts_with(['#', '!'])) {
+            continue;
+        }
+        let (number, mut whole) = open.take().unwrap_or((at + 1, String::new()));
+        match line.strip_suffix('\\') {
+            Some(start) => {
+                whole.push_str(start);
+                open = Some((number, whole));
+            }
+            None => {
+                whole.push_str(line);
+                lines.push((number, whole));
+            }
+        }
+    }
+    lines.extend(open);
+    lines
+}
+
+/// The first of `=`, `:` and blanks ends a key.
+fn split_pair(line: &str) -> (&str, &str) {
+    let end =
+        line.find(|c: char| matches!(c, '=' | ':') || c.is_whitespace()).unwrap_or(line.len());
+    let rest = line[end..].trim_start();
+    let value = rest.strip_prefix(['=', ':']).unwrap_or(rest);
+    (&line[..end], value.trim())
+}
+
+struct Reading<'a> {
+    file: &'a str,
+    config: Config,
+    mistakes: Mistakes,
+    servers: Vec<(usize, u64)>,
+    port: Option<u16>,
+    address: Option<IpAddr>,
+}
+
+impl Reading<'_> {
+    fn mistake(&mut self, line: usize, text: impl Into<String>) {
+        self.mistakes.push(Mistake::new(self.file, line, 1, text));
+    }
+
+    fn pair(&mut self, line: usize, key: &str, value: &str) {
+        if let Some(id) = key.strip_prefix("server.") {
+            return self.server(line, key, id);
+        }
+        let known = KEYS
+            .iter()
+            .find(|(name, _)| *name == key)
+            .or_else(|| PREFIXES.iter().find(|(prefix, _)| key.starts_with(prefix)));
+        match known {
+            Some((_, Honoured)) => self.honour(line, key, value),
+            // Turned off is what it is anyway.
+            Some((_, Refused(_))) if matches!(value, "false" | "no") => {}
+            Some((_, Refused(why))) => self.mistake(line, format!("{key} is refused: {why}")),
+            Some((_, Ignored(why))) => {
+                let file = self.file;
+                self.config.warnings.push(format!("{file}:{line}: {key} is ignored: {why}"));
+            }
+            None => {
+                let hint = did_you_mean(key, KEYS.iter().map(|(name, _)| *name));
+                self.mistake(line, format!("unknown key \"{key}\"{hint}"));
+            }
+        }
+    }
+
+    fn server(&mut self, line: usize, key: &str, id: &str) {
+        match id.parse::<u64>() {
+            Ok(id @ 1..=255) => self.servers.push((line, id)),
+            _ => self.mistake(line, format!("{key}: the number after server. is from 1 to 255")),
+        }
+    }
+
+    /// A whole number from `min` on.
+    fn number(&mut self, line: usize, key: &str, value: &str, min: i64) -> Option<i64> {
+        match value.parse::<i64>() {
+            Ok(number) if number >= min && number <= i64::from(i32::MAX) => Some(number),
+            _ => {
+                self.mistake(line, format!("{key}={value}: give a whole number from {min} on"));
+                None
+            }
+        }
+    }
+
+    fn honour(&mut self, line: usize, key: &str, value: &str) {
+        let millis = |number: i64| Duration::from_millis(number as u64);
+        match key {
+            "dataDir" if value.is_empty() => {
+                self.mistake(line, "dataDir is empty; give a directory")
+            }
+            "dataDir" => self.config.data_dir = value.into(),
+            "dataLogDir" => self.config.data_log_dir = Some(value.into()),
+            "clientPort" => match value.parse() {
+                Ok(port) => self.port = Some(port),
+                Err(_) => {
+                    self.mistake(line, format!("clientPort={value}: give a port from 0 to 65535"));
+                }
+            },
+            "clientPortAddress" => match value {
+                "localhost" => self.address = Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+                _ => match value.parse() {
+                    Ok(address) => self.address = Some(address),
+                    Err(_) => self.mistake(
+                        line,
+                        format!("clientPortAddress={value}: give an address such as 0.0.0.0"),
+                    ),
+                },
+            },
+            "tickTime" => {
+                if let Some(number) = self.number(line, key, value, 1) {
+                    self.config.tick_time = millis(number);
+                }
+            }
+            // -1 is ZooKeeper's word for the default.
+            "minSessionTimeout" | "maxSessionTimeout" => {
+                if let Some(number) = self.number(line, key, value, -1) {
+                    let timeout = (number > 0).then(|| millis(number));
+                    match key {
+                        "minSessionTimeout" => self.config.session_timeout_min = timeout,
+                        _ => self.config.session_timeout_max = timeout,
+                    }
+                }
+            }
+            "maxClientCnxns" => {
+                if let Some(number) = self.number(line, key, value, 0) {
+                    self.config.client_connections_max = number as usize;
+                }
+            }
+            "jute.maxbuffer" => {
+                if let Some(number) = self.number(line, key, value, 1024) {
+                    self.config.frame_bytes_max = number as usize;
+                }
+            }
+            "snapCount" => {
+                if let Some(number) = self.number(line, key, value, 2) {
+                    self.config.snap_count = number as u64;
+                }
+            }
+            // ZooKeeper keeps three whatever is asked below that.
+            "autopurge.snapRetainCount" => {
+                if let Some(number) = self.number(line, key, value, 1) {
+                    self.config.snapshots_kept = (number as usize).max(DEFAULT_SNAPSHOTS_KEPT);
+                }
+            }
+            "4lw.commands.whitelist" => self.words(line, value),
+            _ => unreachable!("every honoured key stands above"),
+        }
+    }
+
+    fn words(&mut self, line: usize, value: &str) {
+        self.config.words.clear();
+        for word in value.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            if word != "*" && !WORDS.contains(&word) {
+                let hint = did_you_mean(word, WORDS);
+                self.mistake(line, format!("unknown four-letter word \"{word}\"{hint}"));
+            }
+            self.config.words.push(word.to_owned());
+        }
+        // ZooKeeper answers srvr unless a list leaves it out.
+    }
+
+    fn finish(mut self) -> Result<Config, Mistakes> {
+        if self.config.data_dir.as_os_str().is_empty()
+            && !self.mistakes.0.iter().any(|mistake| mistake.text.starts_with("dataDir"))
+        {
+            self.mistake(0, "dataDir is missing; add dataDir=/var/lib/zookeeper");
+        }
+        if let [_, (line, _), ..] = self.servers[..] {
+            self.mistake(
+                line,
+                "more than one server.N: an ensemble is not there yet; leave one, or none",
+            );
+        }
+        if let [(_, id)] = self.servers[..] {
+            self.config.server_id = Some(id);
+        }
+        if self.config.session_timeout_min() > self.config.session_timeout_max() {
+            self.mistake(0, "minSessionTimeout exceeds maxSessionTimeout; exchange them");
+        }
+        let listen = &mut self.config.listen;
+        listen.set_port(self.port.unwrap_or(DEFAULT_PORT));
+        if let Some(address) = self.address {
+            listen.set_ip(address);
+        }
+        self.mistakes.or(self.config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tutorials_file_is_read() {
+        let config = Config::parse(
+            "zoo.cfg",
+            "# The number of milliseconds of each tick\ntickTime=2000\ninitLimit=10\nsyncLimit=5\n\
+             dataDir=/tmp/zookeeper\nclientPort=2182\nmaxClientCnxns=100\n\
+             autopurge.snapRetainCount=5\nautopurge.purgeInterval=1\n4lw.commands.whitelist=stat, ruok\n\
+             clientPortAddress = 0.0.0.0\nserver.1=localhost:2888:3888\n",
+        )
+        .unwrap();
+        assert_eq!(config.tick_time, Duration::from_secs(2));
+        assert_eq!(config.data_dir, Path::new("/tmp/zookeeper"));
+        assert_eq!(config.listen.to_string(), "0.0.0.0:2182");
+        assert_eq!((config.client_connections_max, config.snapshots_kept), (100, 5));
+        assert_eq!(config.words, ["stat", "ruok"]);
+        assert_eq!(config.server_id, Some(1));
+        assert_eq!(config.session_timeout_min(), Duration::from_secs(4));
+        assert_eq!(config.session_timeout_max(), Duration::from_secs(40));
+        assert_eq!(config.warnings.len(), 3);
+        assert!(config.warnings[0].starts_with("zoo.cfg:3: initLimit is ignored"));
+    }
+
+    #[test]
+    fn mistakes_come_all_at_once_with_line_and_remedy() {
+        let mistakes = Config::parse(
+            "zoo.cfg",
+            "tickTime=fast\n\ndatadir=/x\nclientPort=99999\nsecureClientPort=2281\nsslQuorum=false\n\
+             4lw.commands.whitelist=srvr,sttat\nserver.0=a:1:2\nssl.keyStore.location=x\n",
+        )
+        .unwrap_err();
+        let texts: Vec<_> = mistakes.0.iter().map(ToString::to_string).collect();
+        let expected = [
+            "zoo.cfg:1:1: tickTime=fast: give a whole number from 1 on",
+            "zoo.cfg:3:1: unknown key \"datadir\", did you mean \"dataDir\"?",
+            "zoo.cfg:4:1: clientPort=99999: give a port from 0 to 65535",
+            "zoo.cfg:5:1: secureClientPort is refused: ",
+            "zoo.cfg:7:1: unknown four-letter word \"sttat\", did you mean \"stat\"?",
+            "zoo.cfg:8:1: server.0: the number after server. is from 1 to 255",
+            "zoo.cfg:9:1: ssl.keyStore.location is refused: ",
+            "zoo.cfg: dataDir is missing; add dataDir=/var/lib/zookeeper",
+        ];
+        assert_eq!(texts.len(), expected.len(), "{texts:#?}");
+        for (text, expected) in texts.iter().zip(expected) {
+            assert!(text.starts_with(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_ensemble_is_refused_for_now() {
+        let text = "dataDir=/x\nserver.1=a:1:2\nserver.2=b:1:2\n";
+        let mistakes = Config::parse("zoo.cfg", text).unwrap_err();
+        assert!(mistakes.to_string().starts_with("zoo.cfg:3:1: more than one server.N"));
+    }
+
+    #[test]
+    fn every_honoured_key_is_honoured() {
+        for (key, kind) in KEYS {
+            if matches!(kind, Honoured) {
+                let _ = Config::parse("zoo.cfg", &format!("{key}=1\n"));
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What the log holds: requests as they came, to be decided when they are applied.
+//!
+//! Nothing here is a decision, so a command in the log says nothing of whether it succeeds. Times
+//! are the proposer's; whoever applies reads no clock.
+
+use std::borrow::Cow;
+
+use elkfk_wire::jute::{DecodeError, Reader, SessionId, put_buffer, put_i32, put_i64, put_string};
+
+use crate::tree::Identity;
+
+/// Which request of which server's which connection a command is, so that the server that proposed
+/// it finds whom to answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Origin {
+    /// Drawn anew at each start of a server: what an earlier life proposed has nobody to answer.
+    pub(crate) boot: u64,
+    pub(crate) connection: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Command<'a> {
+    pub(crate) time_ms: i64,
+    pub(crate) origin: Origin,
+    /// 0 where none is concerned.
+    pub(crate) session: SessionId,
+    pub(crate) action: Action<'a>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action<'a> {
+    /// What session passwords are made with. The first one holds, for ever.
+    Secret([u8; 32]),
+    /// The session is the proposer's choice; `server` is where its client is connected.
+    CreateSession { timeout_ms: i32, server: u64 },
+    /// The client came to another server, and what it still sends to the old one is refused.
+    MoveSession { server: u64 },
+    /// By the client, or because nothing was heard of it.
+    CloseSession { is_expiry: bool },
+    Request {
+        /// Where the client was connected when it asked.
+        server: u64,
+        identities: Vec<Identity<'a>>,
+        op: i32,
+        /// The record of the request, as it came.
+        body: Cow<'a, [u8]>,
+    },
+    /// Of a container that was found empty.
+    DeleteContainer { path: Cow<'a, str> },
+}
+
+const FORMAT: u8 = 1;
+
+impl<'a> Command<'a> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128);
+        let tag = match &self.action {
+            Action::Secret(_) => 1,
+            Action::CreateSession { .. } => 2,
+            Action::MoveSession { .. } => 3,
+            Action::CloseSession { .. } => 4,
+            Action::Request { .. } => 5,
+            Action::DeleteContainer { .. } => 6,
+        };
+        out.extend([FORMAT, tag]);
+        put_i64(&mut out, self.time_ms);
+        put_i64(&mut out, self.origin.boot as i64);
+        put_i64(&mut out, self.origin.connection as i64);
+        put_i64(&mut out, self.session.0);
+        match &self.action {
+            Action::Secret(secret) => put_buffer(&mut out, Some(secret)),
+            Action::CreateSession { timeout_ms, server } => {
+                put_i32(&mut out, *timeout_ms);
+                put_i64(&mut out, *server as i64);
+            }
+            Action::MoveSession { server } => put_i64(&mut out, *server as i64),
+            Action::CloseSession { is_expiry } => out.push(u8::from(*is_expiry)),
+            Action::Request { server, identities, op, body } => {
+                put_i64(&mut out, *server as i64);
+                put_i32(&mut out, identities.len() as i32);
+                for identity in identities {
+                    put_string(&mut out, &identity.scheme);
+                    put_string(&mut out, &identity.id);
+                }
+                put_i32(&mut out, *op);
+                out.extend_from_slice(body);
+            }
+            Action::DeleteContainer { path } => put_string(&mut out, path),
+        }
+        out
+    }
+
+    pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let Some(([format, tag], rest)) = bytes.split_first_chunk() else {
+            return Err(DecodeError::Truncated { missing_bytes: 2 - bytes.len() });
+        };
+        if *format != FORMAT {
+            return Err(DecodeError::Operation((*format).into()));
+        }
+        let mut reader = Reader::new(rest);
+        let time_ms = reader.i64()?;
+        let origin = Origin { boot: reader.i64()? as u64, connection: reader.i64()? as u64 };
+        let session = SessionId(reader.i64()?);
+        let action = match tag {
+            1 => Action::Secret(
+                reader
+                    .buffer()?
+                    .and_then(|secret| secret.try_into().ok())
+                    .ok_or(DecodeError::Null)?,
+            ),
+            2 => Action::CreateSession { timeout_ms: reader.i32()?, server: reader.i64()? as u64 },
+            3 => Action::MoveSession { server: reader.i64()? as u64 },
+            4 => Action::CloseSession { is_expiry: reader.bool()? },
+            5 => Action::Request {
+                server: reader.i64()? as u64,
+                identities: reader
+                    .vector(8, |reader| {
+                        Ok(Identity {
+                            scheme: Cow::Borrowed(reader.string()?),
+                            id: Cow::Borrowed(reader.string()?),
+                        })
+                    })?
+                    .unwrap_or_default(),
+                op: reader.i32()?,
+                body: Cow::Borrowed(reader.rest()),
+            },
+            6 => Action::DeleteContainer { path: Cow::Borrowed(reader.string()?) },
+            other => return Err(DecodeError::Operation((*other).into())),
+        };
+        Ok(Self { time_ms, origin, session, action })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn action() -> impl Strategy<Value = Action<'static>> {
+        let identity = ("[a-z]{0,5}", "[a-z]{0,5}")
+            .prop_map(|(scheme, id)| Identity { scheme: scheme.into(), id: id.into() });
+        prop_oneof![
+            any::<[u8; 32]>().prop_map(Action::Secret),
+            any::<(i32, u64)>()
+                .prop_map(|(timeout_ms, server)| Action::CreateSession { timeout_ms, server }),
+            any::<u64>().prop_map(|server| Action::MoveSession { server }),
+            any::<bool>().prop_map(|is_expiry| Action::CloseSession { is_expiry }),
+            (
+                any::<u64>(),
+                proptest::collection::vec(identity, 0..3),
+                any::<i32>(),
+                any::<Vec<u8>>()
+            )
+                .prop_map(|(server, identities, op, body)| Action::Request {
+                    server,
+                    identities,
+                    op,
+                    body: body.into()
+                }),
+            "[a-z/]{0,9}".prop_map(|path| Action::DeleteContainer { path: path.into() }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_command_survives_the_log(
+            action in action(),
+            (time_ms, boot, connection, session) in any::<(i64, u64, u64, i64)>(),
+        ) {
+            let session = SessionId(session);
+            let command = Command { time_ms, origin: Origin { boot, connection }, session, action };
+            let bytes = command.encode();
+            prop_assert_eq!(Command::decode(&bytes), Ok(command));
+        }
+
+        #[test]
+        fn no_bytes_do_harm(bytes in any::<Vec<u8>>(), tag in 0u8..8) {
+            let _ = Command::decode(&bytes);
+            let _ = Command::decode(&[&[FORMAT, tag], &bytes[..]].concat());
+        }
+    }
+}

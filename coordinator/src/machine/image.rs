@@ -1,0 +1,48 @@
+//! The machine as bytes: what is not of the tree first, then the tree.
+
+use std::collections::BTreeMap;
+
+use elkfk_wire::jute::{Reader, SessionId, Zxid, put_buffer, put_i32, put_i64};
+
+use super::{Machine, Session};
+use crate::tree::{ImageError, Tree};
+
+impl Machine {
+    /// Starts an image of this moment and returns its first piece; the tree has the others
+    /// ([`Tree::next_image_piece`]).
+    pub(crate) fn start_image(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_i64(&mut out, self.term as i64);
+        put_i64(&mut out, self.index as i64);
+        put_i64(&mut out, self.zxid.0);
+        put_buffer(&mut out, self.secret.as_ref().map(|secret| &secret[..]));
+        put_i32(&mut out, self.sessions.len() as i32);
+        for (id, session) in &self.sessions {
+            put_i64(&mut out, id.0);
+            put_i32(&mut out, session.timeout_ms);
+            put_i64(&mut out, session.server as i64);
+        }
+        self.tree.start_image();
+        out
+    }
+
+    pub(crate) fn from_image(bytes: &[u8]) -> Result<Self, ImageError> {
+        let mut reader = Reader::new(bytes);
+        let (term, index) = (reader.i64()? as u64, reader.i64()? as u64);
+        let zxid = Zxid(reader.i64()?);
+        let secret = match reader.buffer()? {
+            Some(secret) => {
+                Some(secret.try_into().map_err(|_| ImageError::NoTree("a secret cut short"))?)
+            }
+            None => None,
+        };
+        let sessions = reader.vector(20, |reader| {
+            let id = SessionId(reader.i64()?);
+            let timeout_ms = reader.i32()?;
+            Ok((id, Session { timeout_ms, server: reader.i64()? as u64 }))
+        })?;
+        let sessions = BTreeMap::from_iter(sessions.unwrap_or_default());
+        let tree = Tree::from_image(reader.rest())?;
+        Ok(Self { tree, sessions, secret, zxid, term, index })
+    }
+}

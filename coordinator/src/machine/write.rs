@@ -1,0 +1,230 @@
+//! The changes a client can ask for, checked in ZooKeeper's order.
+
+use std::borrow::Cow;
+
+use elkfk_wire::jute::{
+    CreateKind, ErrorCode, EventKind, OpCode, OpResult, Request, Response, SessionId, check_path,
+    create_flags, parent_and_name, perms,
+};
+
+use super::{Event, Machine};
+use crate::tree::{
+    CONTAINER_OWNER, Change, Identity, NewNode, Node, NodeId, Tree, Undo, fix_acl, is_permitted,
+};
+
+/// Everything a change needs to know beside the request.
+struct Asked<'a> {
+    change: Change,
+    session: SessionId,
+    identities: &'a [Identity<'a>],
+}
+
+impl Machine {
+    /// Makes the change, or none of it. Events are added only if it was made.
+    pub(super) fn write(
+        &mut self,
+        change: Change,
+        session: SessionId,
+        identities: &[Identity<'_>],
+        request: &Request<'_>,
+        events: &mut Vec<Event>,
+    ) -> Result<Response<'static>, ErrorCode> {
+        let asked = Asked { change, session, identities };
+        let mut undo = Vec::new();
+        match request {
+            Request::Multi(requests) => {
+                Ok(Response::Multi(write_multi(&mut self.tree, &asked, requests, events)))
+            }
+            request => write_one(&mut self.tree, &asked, request, events, &mut undo),
+        }
+    }
+}
+
+fn write_multi(
+    tree: &mut Tree,
+    asked: &Asked<'_>,
+    requests: &[Request<'_>],
+    events: &mut Vec<Event>,
+) -> Vec<OpResult<'static>> {
+    let (mut undo, mut results) = (Vec::new(), Vec::with_capacity(requests.len()));
+    let events_before = events.len();
+    for (index, request) in requests.iter().enumerate() {
+        match write_one(tree, asked, request, events, &mut undo) {
+            // ZooKeeper answers create2 and its kin in a multi as it does create.
+            Ok(Response::PathAndStat(path, _)) => {
+                results.push(OpResult::Ok(OpCode::Create, Response::Path(path)));
+            }
+            Ok(response) => results.push(OpResult::Ok(request.op(), response)),
+            Err(code) => {
+                tree.roll_back(undo);
+                events.truncate(events_before);
+                let error = |at: usize| match at.cmp(&index) {
+                    std::cmp::Ordering::Less => 0,
+                    std::cmp::Ordering::Equal => code.code(),
+                    std::cmp::Ordering::Greater => ErrorCode::RuntimeInconsistency.code(),
+                };
+                return (0..requests.len()).map(|at| OpResult::Error(error(at))).collect();
+            }
+        }
+    }
+    results
+}
+
+fn write_one(
+    tree: &mut Tree,
+    asked: &Asked<'_>,
+    request: &Request<'_>,
+    events: &mut Vec<Event>,
+    undo: &mut Vec<Undo>,
+) -> Result<Response<'static>, ErrorCode> {
+    match request {
+        Request::Create { .. } => create(tree, asked, request, events, undo),
+        Request::Delete { path, version } => {
+            let (parent, id) = parent_and_node(tree, path)?;
+            permit(tree.node(parent), perms::DELETE, asked)?;
+            match_version(tree.node(id).version, *version)?;
+            delete(tree, asked, id, path, events, undo)
+        }
+        // Nobody's rights are asked: it is the ensemble itself that tidies up.
+        Request::DeleteContainer { path } => {
+            let (_, id) = parent_and_node(tree, path)?;
+            if tree.node(id).owner != CONTAINER_OWNER {
+                return Err(ErrorCode::BadArguments);
+            }
+            delete(tree, asked, id, path, events, undo)
+        }
+        Request::SetData { path, data, version } => {
+            let id = existing(tree, path)?;
+            permit(tree.node(id), perms::WRITE, asked)?;
+            match_version(tree.node(id).version, *version)?;
+            tree.set_data(asked.change, id, data.as_deref(), undo);
+            events.push(Event { kind: EventKind::DataChanged, path: path.clone().into_owned() });
+            Ok(Response::Stat(tree.node(id).stat()))
+        }
+        Request::SetAcl { path, acl, version } => {
+            check_path(path).map_err(|_| ErrorCode::BadArguments)?;
+            let acl = fix_acl(acl.as_deref(), asked.identities)?;
+            let id = tree.find(path).ok_or(ErrorCode::NoNode)?;
+            permit(tree.node(id), perms::ADMIN, asked)?;
+            match_version(tree.node(id).aversion, *version)?;
+            tree.set_acl(id, acl, undo);
+            Ok(Response::Stat(tree.node(id).stat()))
+        }
+        Request::Check { path, version } => {
+            let id = existing(tree, path)?;
+            permit(tree.node(id), perms::READ, asked)?;
+            match_version(tree.node(id).version, *version)?;
+            Ok(Response::Empty)
+        }
+        _ => Err(ErrorCode::Unimplemented),
+    }
+}
+
+fn create(
+    tree: &mut Tree,
+    asked: &Asked<'_>,
+    request: &Request<'_>,
+    events: &mut Vec<Event>,
+    undo: &mut Vec<Undo>,
+) -> Result<Response<'static>, ErrorCode> {
+    let Request::Create { kind, path, data, acl, flags, .. } = request else {
+        return Err(ErrorCode::Unimplemented);
+    };
+    let (owner, is_sequential) = match (kind, *flags) {
+        // As ZooKeeper without extendedTypesEnabled.
+        (CreateKind::Ttl, _) => return Err(ErrorCode::Unimplemented),
+        (_, create_flags::PERSISTENT_WITH_TTL | create_flags::PERSISTENT_SEQUENTIAL_WITH_TTL) => {
+            return Err(ErrorCode::BadArguments);
+        }
+        (_, create_flags::PERSISTENT) => (SessionId(0), false),
+        (_, create_flags::EPHEMERAL) => (asked.session, false),
+        (_, create_flags::PERSISTENT_SEQUENTIAL) => (SessionId(0), true),
+        (_, create_flags::EPHEMERAL_SEQUENTIAL) => (asked.session, true),
+        (_, create_flags::CONTAINER) => (CONTAINER_OWNER, false),
+        _ => return Err(ErrorCode::BadArguments),
+    };
+    let slash = path.rfind('/').ok_or(ErrorCode::BadArguments)?;
+    if path.contains('\0') {
+        return Err(ErrorCode::BadArguments);
+    }
+    let acl = fix_acl(acl.as_deref(), asked.identities)?;
+    let parent = if slash == 0 { "/" } else { &path[..slash] };
+    let parent = tree.find(parent).ok_or(ErrorCode::NoNode)?;
+    permit(tree.node(parent), perms::CREATE, asked)?;
+    let path = match is_sequential {
+        true => Cow::Owned(format!("{path}{:010}", tree.node(parent).creations)),
+        false => Cow::Borrowed(path.as_ref()),
+    };
+    check_path(&path).map_err(|_| ErrorCode::BadArguments)?;
+    if tree.find(&path).is_some() {
+        return Err(ErrorCode::NodeExists);
+    }
+    if tree.node(parent).is_ephemeral() {
+        return Err(ErrorCode::NoChildrenForEphemerals);
+    }
+    let name = &path[slash + 1..];
+    let new = NewNode { name, data: data.as_deref(), acl, owner };
+    let id = tree.create(asked.change, parent, new, undo);
+    events.push(Event { kind: EventKind::Created, path: path.clone().into_owned() });
+    events.push(Event { kind: EventKind::ChildrenChanged, path: parent_path(&path) });
+    let path = Cow::Owned(path.into_owned());
+    Ok(match kind {
+        CreateKind::Create => Response::Path(path),
+        _ => Response::PathAndStat(path, tree.node(id).stat()),
+    })
+}
+
+fn delete(
+    tree: &mut Tree,
+    asked: &Asked<'_>,
+    id: NodeId,
+    path: &str,
+    events: &mut Vec<Event>,
+    undo: &mut Vec<Undo>,
+) -> Result<Response<'static>, ErrorCode> {
+    if !tree.node(id).children.is_empty() {
+        return Err(ErrorCode::NotEmpty);
+    }
+    tree.delete(asked.change, id, undo);
+    push_deletion(path.to_owned(), events);
+    Ok(Response::Empty)
+}
+
+/// The events of a deletion: those of the znode, then those of its parent.
+pub(super) fn push_deletion(path: String, events: &mut Vec<Event>) {
+    let parent = parent_path(&path);
+    events.push(Event { kind: EventKind::Deleted, path });
+    events.push(Event { kind: EventKind::ChildrenChanged, path: parent });
+}
+
+fn parent_path(path: &str) -> String {
+    parent_and_name(path).map_or("/", |(parent, _)| parent).to_owned()
+}
+
+/// Both of a path that may be deleted.
+fn parent_and_node(tree: &Tree, path: &str) -> Result<(NodeId, NodeId), ErrorCode> {
+    let slash = path.rfind('/').ok_or(ErrorCode::BadArguments)?;
+    if path.contains('\0') || Tree::is_special(path) {
+        return Err(ErrorCode::BadArguments);
+    }
+    let parent = if slash == 0 { "/" } else { &path[..slash] };
+    let parent = tree.find(parent).ok_or(ErrorCode::NoNode)?;
+    Ok((parent, tree.find(path).ok_or(ErrorCode::NoNode)?))
+}
+
+fn existing(tree: &Tree, path: &str) -> Result<NodeId, ErrorCode> {
+    check_path(path).map_err(|_| ErrorCode::BadArguments)?;
+    tree.find(path).ok_or(ErrorCode::NoNode)
+}
+
+fn permit(node: &Node, perm: i32, asked: &Asked<'_>) -> Result<(), ErrorCode> {
+    match is_permitted(&node.acl, perm, asked.identities) {
+        true => Ok(()),
+        false => Err(ErrorCode::NoAuth),
+    }
+}
+
+/// -1 matches any version.
+fn match_version(found: i32, expected: i32) -> Result<(), ErrorCode> {
+    if expected == -1 || expected == found { Ok(()) } else { Err(ErrorCode::BadVersion) }
+}

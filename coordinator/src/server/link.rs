@@ -1,0 +1,314 @@
+//! One client's socket: frames in, bytes out, both bounded.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use elkfk_wire::jute::{ConnectRequest, FrameError, frame_in};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::words;
+use crate::metrics;
+use crate::service::ConnectionId;
+
+/// Bytes of requests one client may have unanswered; more wait in its socket.
+const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
+/// Bytes a client may leave unread before it is cut off; its session can come back.
+const UNSENT_BYTES_MAX: usize = 32 << 20;
+/// How long a new connection may take to say what it wants.
+const FIRST_FRAME_LIMIT: Duration = Duration::from_secs(10);
+/// Room for what arrives at once.
+const READ_BYTES: usize = 16 << 10;
+
+/// What connections tell the node.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// A first frame: the request for a session.
+    Connect {
+        connection: ConnectionId,
+        link: Arc<Link>,
+        frame: Bytes,
+    },
+    /// Whole frames with their lengths.
+    Frames {
+        connection: ConnectionId,
+        frames: Bytes,
+    },
+    Gone {
+        connection: ConnectionId,
+    },
+    Word {
+        word: &'static str,
+        connections: usize,
+        answer: oneshot::Sender<String>,
+    },
+}
+
+/// What the connection's tasks and the node share.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) peer: SocketAddr,
+    unsent: Mutex<Unsent>,
+    wake: Notify,
+    in_flight: AtomicUsize,
+    room: Notify,
+    closed: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Unsent {
+    pieces: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// Nothing follows.
+    is_last: bool,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) inputs: mpsc::Sender<Input>,
+    /// Bytes of requests all clients together may have unanswered.
+    pub(super) budget: Semaphore,
+    pub(super) frame_bytes_max: usize,
+    pub(super) words: words::Whitelist,
+    pub(super) open: AtomicUsize,
+    pub(super) next: AtomicU64,
+    pub(super) stop: CancellationToken,
+}
+
+impl Link {
+    /// Queues bytes for the client; cuts it off where it has left too much unread.
+    pub(super) fn send(&self, bytes: Vec<u8>, is_last: bool) {
+        let mut unsent = self.unsent.lock().expect("no panic while held");
+        if unsent.bytes > UNSENT_BYTES_MAX {
+            warn!(peer = %self.peer, bytes = unsent.bytes, "client does not read its answers, closing");
+            unsent.pieces.clear();
+            unsent.bytes = 0;
+            self.closed.cancel();
+        } else if !bytes.is_empty() {
+            unsent.bytes += bytes.len();
+            unsent.pieces.push_back(bytes);
+        }
+        unsent.is_last |= is_last;
+        drop(unsent);
+        self.wake.notify_one();
+    }
+
+    /// Requests were answered: more may be read.
+    pub(super) fn release(&self, bytes: usize, budget: &Semaphore) {
+        let before = self.in_flight.fetch_sub(bytes, Ordering::Relaxed);
+        debug_assert!(before >= bytes, "more was released than was taken");
+        budget.add_permits(bytes);
+        self.room.notify_one();
+    }
+
+    /// The connection is gone, and with it whatever it still waited for.
+    pub(super) fn release_all(&self, budget: &Semaphore) {
+        budget.add_permits(self.in_flight.swap(0, Ordering::Relaxed));
+    }
+
+    fn take(&self) -> (VecDeque<Vec<u8>>, bool) {
+        let mut unsent = self.unsent.lock().expect("no panic while held");
+        unsent.bytes = 0;
+        (std::mem::take(&mut unsent.pieces), unsent.is_last)
+    }
+}
+
+/// Serves one accepted connection to its end.
+pub(super) async fn serve(shared: Arc<Shared>, stream: tokio::net::TcpStream, peer: SocketAddr) {
+    // Answers are small and someone waits for each.
+    let _ = stream.set_nodelay(true);
+    let (mut reader, writer) = stream.into_split();
+    let mut input = BytesMut::with_capacity(READ_BYTES);
+    let first = timeout(FIRST_FRAME_LIMIT, first_frame(&shared, &mut reader, &mut input));
+    let first = tokio::select! {
+        first = first => first,
+        () = shared.stop.cancelled() => return,
+    };
+    let refuse = |why: &str| {
+        metrics::REFUSED_CONNECTIONS.inc();
+        warn!(%peer, why, "connection refused");
+    };
+    match first {
+        Ok(Ok(First::Session(frame))) => session(shared, reader, writer, input, frame, peer).await,
+        Ok(Ok(First::Word(word))) => answer_word(&shared, word, writer).await,
+        Ok(Ok(First::Nothing)) => debug!(%peer, "connection closed before a request"),
+        Ok(Ok(First::Refused(why))) => refuse(&why),
+        Ok(Err(error)) => debug!(%peer, %error, "connection lost before a request"),
+        Err(_) => refuse("no request within 10 seconds"),
+    }
+}
+
+/// What a connection turned out to be.
+enum First {
+    Session(Bytes),
+    Word(&'static str),
+    Nothing,
+    Refused(String),
+}
+
+async fn first_frame(
+    shared: &Shared,
+    reader: &mut OwnedReadHalf,
+    input: &mut BytesMut,
+) -> io::Result<First> {
+    loop {
+        if let Some(word) = words::find(input) {
+            return Ok(First::Word(word));
+        }
+        match frame_in(input, shared.frame_bytes_max) {
+            Ok(Some(frame)) => {
+                let length = frame.len();
+                let frame = input.split_to(4 + length).freeze().slice(4..);
+                return Ok(match ConnectRequest::decode(&frame) {
+                    Ok(_) => First::Session(frame),
+                    Err(error) => First::Refused(format!("not a ZooKeeper client: {error}")),
+                });
+            }
+            Ok(None) => {}
+            Err(error) => return Ok(First::Refused(diagnose(input, error))),
+        }
+        if reader.read_buf(input).await? == 0 {
+            return Ok(match input.is_empty() {
+                true => First::Nothing,
+                false => First::Refused(format!("closed after {} bytes of a request", input.len())),
+            });
+        }
+    }
+}
+
+/// What came instead of a ZooKeeper client.
+fn diagnose(input: &[u8], error: FrameError) -> String {
+    const METHODS: [&[u8]; 7] = [b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"PATC"];
+    if input.starts_with(&[0x16, 0x03]) {
+        return "a TLS hello on the plain client port; connect without TLS".to_owned();
+    }
+    if METHODS.iter().any(|method| input.starts_with(method)) {
+        return "an HTTP request on ZooKeeper's client port".to_owned();
+    }
+    format!("not a ZooKeeper client: {error}")
+}
+
+async fn answer_word(shared: &Shared, word: &'static str, mut writer: OwnedWriteHalf) {
+    let text = if !shared.words.allows(word) {
+        // To the letter what ZooKeeper says, as scripts look for it.
+        format!("{word} is not executed because it is not in the whitelist.\n")
+    } else {
+        let (answer, answered) = oneshot::channel();
+        let connections = shared.open.load(Ordering::Relaxed);
+        let asked = shared.inputs.send(Input::Word { word, connections, answer }).await;
+        match (asked, answered.await) {
+            (Ok(()), Ok(text)) => text,
+            _ => "This ZooKeeper instance is not currently serving requests\n".to_owned(),
+        }
+    };
+    let _ = timeout(FIRST_FRAME_LIMIT, writer.write_all(text.as_bytes())).await;
+    let _ = writer.shutdown().await;
+}
+
+async fn session(
+    shared: Arc<Shared>,
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+    input: BytesMut,
+    frame: Bytes,
+    peer: SocketAddr,
+) {
+    let connection = shared.next.fetch_add(1, Ordering::Relaxed);
+    let link = Arc::new(Link {
+        peer,
+        unsent: Mutex::default(),
+        wake: Notify::new(),
+        in_flight: AtomicUsize::new(0),
+        room: Notify::new(),
+        closed: shared.stop.child_token(),
+    });
+    let connect = Input::Connect { connection, link: link.clone(), frame };
+    if shared.inputs.send(connect).await.is_err() {
+        return;
+    }
+    let reading = read(&shared, &link, connection, reader, input);
+    let writing = write(&link, writer);
+    tokio::select! {
+        result = reading => match result {
+            Ok(()) => debug!(%peer, "connection closed by the client"),
+            Err(error) => debug!(%peer, %error, "connection lost"),
+        },
+        result = writing => if let Err(error) = result {
+            debug!(%peer, %error, "connection lost");
+        },
+        () = link.closed.cancelled() => {}
+    }
+    // The node is told in any case, or it would keep what it knows of this connection.
+    let _ = shared.inputs.send(Input::Gone { connection }).await;
+}
+
+async fn read(
+    shared: &Shared,
+    link: &Link,
+    connection: ConnectionId,
+    mut reader: OwnedReadHalf,
+    mut input: BytesMut,
+) -> io::Result<()> {
+    loop {
+        let whole = match whole_frames(&input, shared.frame_bytes_max) {
+            Ok(whole) => whole,
+            Err(error) => {
+                warn!(peer = %link.peer, %error, "closing");
+                return Ok(());
+            }
+        };
+        if whole > 0 {
+            while link.in_flight.load(Ordering::Relaxed) > IN_FLIGHT_BYTES_MAX {
+                link.room.notified().await;
+            }
+            // Larger than a frame can be only by what was read with it, so never more than exists.
+            let permits = shared.budget.acquire_many(whole as u32).await;
+            permits.map_err(io::Error::other)?.forget();
+            link.in_flight.fetch_add(whole, Ordering::Relaxed);
+            let frames = input.split_to(whole).freeze();
+            let frames = Input::Frames { connection, frames };
+            shared.inputs.send(frames).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+        }
+        input.reserve(READ_BYTES);
+        if reader.read_buf(&mut input).await? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Bytes of the whole frames `input` begins with.
+fn whole_frames(input: &[u8], frame_bytes_max: usize) -> Result<usize, FrameError> {
+    let mut whole = 0;
+    while let Some(frame) = frame_in(&input[whole..], frame_bytes_max)? {
+        whole += 4 + frame.len();
+    }
+    Ok(whole)
+}
+
+async fn write(link: &Link, mut writer: OwnedWriteHalf) -> io::Result<()> {
+    loop {
+        link.wake.notified().await;
+        loop {
+            let (pieces, is_last) = link.take();
+            if pieces.is_empty() {
+                if is_last {
+                    return writer.shutdown().await;
+                }
+                break;
+            }
+            for piece in pieces {
+                writer.write_all(&piece).await?;
+            }
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The shell: opens the data, listens, accepts, stops.
+
+mod link;
+mod node;
+mod words;
+mod writer;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use elkfk_base::Tasks;
+use elkfk_base::durable::{DataDirectory, DirectoryError};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tracing::{info, warn};
+
+pub(crate) use words::WORDS;
+
+use crate::config::Config;
+use crate::consensus::{RaftConsensus, Start};
+use crate::service::{Now, Service, Settings};
+use crate::snapshots::{self, SnapshotError};
+use crate::wal::disk::Directory;
+use crate::wal::{Wal, WalError};
+
+/// Of the files this program writes below the data directory.
+const FORMAT_VERSION: u32 = 1;
+/// Our folder below dataDir and dataLogDir: their other files are ZooKeeper's.
+const FOLDER: &str = "elkfk";
+/// Inputs on their way to the node. Their bytes are counted by the budget.
+const INPUTS_QUEUED_MAX: usize = 1024;
+/// Bytes of requests all clients together may have unanswered.
+const BUDGET_BYTES: usize = 64 << 20;
+/// Accepting pauses this long when the process has no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the coordinator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(
+        "listen on {addr}: address in use; stop the program that holds it or give another with clientPort=…"
+    )]
+    InUse { addr: SocketAddr },
+    #[error("listen on {addr}: {source}")]
+    Listen { addr: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(
+        "{path} holds the data of a ZooKeeper, which this program does not read; \
+         give another dataDir, or move that folder away to start with an empty tree"
+    )]
+    ZooKeeperData { path: PathBuf },
+    #[error("open snapshots in {path}")]
+    Snapshots { path: PathBuf, source: SnapshotError },
+    #[error("open log in {path}")]
+    Log { path: PathBuf, source: WalError },
+    #[error("start consensus")]
+    Consensus(#[from] raft::Error),
+    #[error("coordinator stopped while it started: {0}")]
+    Stopped(String),
+}
+
+/// A coordinator that serves.
+#[derive(Debug)]
+pub struct Running {
+    local_addr: SocketAddr,
+    tasks: Tasks,
+    node: Tasks,
+    failed: watch::Receiver<Option<String>>,
+    _directories: Vec<DataDirectory>,
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Stops in order: no new clients, what is in flight made durable and answered, then the rest.
+    /// Sessions go on when it starts again.
+    pub async fn stop(self) {
+        // The node first: it hands out the last answers, which the connections then send.
+        self.node.shutdown().await;
+        self.tasks.shutdown().await;
+        info!("coordinator stopped");
+    }
+
+    /// Resolves when it can no longer serve, with the reason.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+pub(crate) fn data_path(directory: &Path) -> PathBuf {
+    directory.join(FOLDER)
+}
+
+/// Starts a coordinator; clients can connect when this returns.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    let started = Instant::now();
+    let listener = listen(config.listen).await?;
+    let local_addr = listener
+        .local_addr()
+        .map_err(|source| StartError::Listen { addr: config.listen, source })?;
+    let config = Arc::new(config);
+    let opening = config.clone();
+    // Reading the log back takes as long as it takes, and blocks.
+    let opened = tokio::task::spawn_blocking(move || open(&opening))
+        .await
+        .map_err(|error| StartError::Stopped(error.to_string()))??;
+
+    let settings = Settings {
+        server: config.raft_id(),
+        session_timeout_ms_min: config.session_timeout_min().as_millis() as i32,
+        session_timeout_ms_max: config.session_timeout_max().as_millis() as i32,
+        frame_bytes_max: config.frame_bytes_max,
+    };
+    let wall = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let now = Now { steady_ms: 1, wall_ms: wall.as_millis() as i64 };
+    let tree = &opened.service_machine.tree;
+    let (znodes, digest) = (tree.len(), format!("{:016x}", tree.digest()));
+    let service = Service::new(opened.service_machine, settings, rand::random(), now);
+    let mut snapshot = node::SnapshotState::default();
+    snapshot.index = opened.snapshot_index;
+
+    let (tasks, node_tasks) = (Tasks::new(), Tasks::new());
+    let (inputs, received) = mpsc::channel(INPUTS_QUEUED_MAX);
+    let shared = Arc::new(link::Shared {
+        inputs,
+        budget: Semaphore::new(BUDGET_BYTES.max(config.frame_bytes_max * 4)),
+        frame_bytes_max: config.frame_bytes_max,
+        words: words::Whitelist::new(&config.words),
+        open: AtomicUsize::new(0),
+        next: AtomicU64::new(1),
+        stop: tasks.token(),
+    });
+    // One batch at a time, and a purge: both fit.
+    let (log, log_tasks) = std::sync::mpsc::sync_channel(4);
+    let (notifier, notices) = mpsc::channel(16);
+    let (failed_sender, failed) = watch::channel(None);
+    let log_notifier = notifier.clone();
+    let wal = opened.wal;
+    node_tasks.spawn_blocking(move || writer::write_log(wal, &log_tasks, &log_notifier));
+    let node = node::Node {
+        service,
+        consensus: opened.consensus,
+        config: config.clone(),
+        shared: shared.clone(),
+        port: local_addr.port(),
+        tasks: node_tasks.clone(),
+        log,
+        notices,
+        notifier,
+        failed: failed_sender,
+        links: HashMap::new(),
+        batches_in_flight: 0,
+        last_batch: 0,
+        snapshot,
+        log_bytes: 0,
+        started,
+    };
+    let (ready, is_ready) = oneshot::channel();
+    node_tasks.spawn("coordinator", node.run(received, ready, node_tasks.token()));
+    if is_ready.await.is_err() {
+        let why = failed.borrow().clone().unwrap_or_else(|| "no reason given".to_owned());
+        return Err(StartError::Stopped(why));
+    }
+    tasks.spawn("coordinator accept", accept(listener, shared, config, tasks.clone()));
+    info!(addr = %local_addr, znodes, digest, after_ms = started.elapsed().as_millis() as u64, "coordinator ready");
+    Ok(Running { local_addr, tasks, node: node_tasks, failed, _directories: opened.directories })
+}
+
+async fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(addr).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::InUse { addr },
+        _ => StartError::Listen { addr, source },
+    })
+}
+
+struct Opened {
+    directories: Vec<DataDirectory>,
+    service_machine: crate::machine::Machine,
+    snapshot_index: u64,
+    wal: Wal<Directory>,
+    consensus: RaftConsensus,
+}
+
+/// Reads snapshot and log, and applies what is known to be committed.
+fn open(config: &Config) -> Result<Opened, StartError> {
+    let log_dir = config.data_log_dir.as_ref().unwrap_or(&config.data_dir);
+    let (path, log_path) = (data_path(&config.data_dir), data_path(log_dir));
+    for directory in [&config.data_dir, log_dir] {
+        let foreign = directory.join("version-2");
+        if foreign.exists() && !data_path(directory).exists() {
+            return Err(StartError::ZooKeeperData { path: foreign });
+        }
+    }
+    let mut directories = vec![DataDirectory::open(&path, FORMAT_VERSION)?];
+    if log_path != path {
+        directories.push(DataDirectory::open(&log_path, FORMAT_VERSION)?);
+    }
+    let mut machine = snapshots::load_newest(&Directory::new(&path))
+        .map_err(|source| StartError::Snapshots { path: path.clone(), source })?;
+    let snapshot_index = machine.index();
+    let (wal, mut recovered) = Wal::open(Directory::new(&log_path), snapshot_index)
+        .map_err(|source| StartError::Log { path: log_path, source })?;
+    while recovered.entries.front().is_some_and(|entry| entry.index <= recovered.vote.commit) {
+        if let Some(entry) = recovered.entries.pop_front() {
+            machine.apply(entry.term, entry.index, &entry.data);
+        }
+    }
+    let consensus = RaftConsensus::new(Start {
+        id: config.raft_id(),
+        voters: vec![config.raft_id()],
+        vote: recovered.vote,
+        applied_index: machine.index(),
+        applied_term: machine.term(),
+        entries: recovered.entries,
+    })?;
+    Ok(Opened { directories, service_machine: machine, snapshot_index, wal, consensus })
+}
+
+/// How many connections each address has.
+type PerAddress = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+async fn accept(
+    listener: TcpListener,
+    shared: Arc<link::Shared>,
+    config: Arc<Config>,
+    tasks: Tasks,
+) {
+    let per_address = PerAddress::default();
+    loop {
+        let accepted = tokio::select! {
+            () = tasks.stopping() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "connections cannot be accepted for now");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(counted) = Counted::new(&per_address, peer.ip(), config.client_connections_max)
+        else {
+            crate::metrics::REFUSED_CONNECTIONS.inc();
+            warn!(%peer, limit = config.client_connections_max, "too many connections from this address (maxClientCnxns)");
+            continue;
+        };
+        let shared = shared.clone();
+        tasks.spawn("coordinator client", serve(shared, stream, peer, counted));
+    }
+}
+
+async fn serve(shared: Arc<link::Shared>, stream: TcpStream, peer: SocketAddr, counted: Counted) {
+    shared.open.fetch_add(1, Ordering::Relaxed);
+    link::serve(shared.clone(), stream, peer).await;
+    shared.open.fetch_sub(1, Ordering::Relaxed);
+    drop(counted);
+}
+
+/// One connection of an address, counted while it lives.
+struct Counted {
+    per_address: PerAddress,
+    addr: IpAddr,
+}
+
+impl Counted {
+    /// `None` where the address has as many as it may; a `limit` of 0 is none.
+    fn new(per_address: &PerAddress, addr: IpAddr, limit: usize) -> Option<Self> {
+        let mut counts = per_address.lock().expect("no panic while held");
+        let count = counts.entry(addr).or_default();
+        if limit > 0 && *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(Self { per_address: per_address.clone(), addr })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self.per_address.lock().expect("no panic while held");
+        if let Some(count) = counts.get_mut(&self.addr) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.addr);
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The threads that wait for the disk, so that nobody else does.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use crate::metrics;
+use crate::snapshots::{self, SnapshotError, SnapshotWriter};
+use crate::wal::disk::Disk;
+use crate::wal::{AppendError, Batch, Wal};
+
+/// What the log's thread is asked for.
+#[derive(Debug)]
+pub(super) enum LogTask {
+    Append {
+        number: u64,
+        batch: Batch,
+    },
+    /// Entries up to this index are in every snapshot that is kept.
+    Purge {
+        index: u64,
+    },
+}
+
+/// What the threads tell the node.
+#[derive(Debug)]
+pub(super) enum Notice {
+    /// Batches up to this number are durable.
+    Persisted {
+        number: u64,
+        log_bytes: u64,
+    },
+    /// The disk is full; what is in flight waits.
+    Full(String),
+    Room,
+    /// The log is lost to this process.
+    Failed(String),
+    Snapshot {
+        index: u64,
+        result: Result<Written, String>,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) bytes: u64,
+    /// The log is needed from here on.
+    pub(super) oldest_index: u64,
+}
+
+/// How often a full disk is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Writes batches until the node is gone. All that wait are written with one fdatasync.
+pub(super) fn write_log<D: Disk>(
+    mut wal: Wal<D>,
+    tasks: &Receiver<LogTask>,
+    notices: &mpsc::Sender<Notice>,
+) {
+    let mut is_full = false;
+    loop {
+        let task = match is_full {
+            false => tasks.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            true => tasks.recv_timeout(RETRY),
+        };
+        let mut batches = Vec::new();
+        let mut last = None;
+        let mut purge = None;
+        let mut take = |task| match task {
+            LogTask::Append { number, batch } => {
+                last = Some(number);
+                batches.push(batch);
+            }
+            LogTask::Purge { index } => purge = Some(index),
+        };
+        match task {
+            Ok(task) => take(task),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        while let Ok(task) = tasks.try_recv() {
+            take(task);
+        }
+        if let Some(number) = last {
+            if !append(&mut wal, &batches, &mut is_full, notices) {
+                return;
+            }
+            let log_bytes = wal.bytes();
+            if notices.blocking_send(Notice::Persisted { number, log_bytes }).is_err() {
+                return;
+            }
+        }
+        if let Some(index) = purge {
+            match wal.purge(index) {
+                Ok(0) => {}
+                Ok(segments) => info!(segments, "old segments of the log removed"),
+                Err(error) => warn!(%error, "old segments of the log cannot be removed"),
+            }
+        }
+        let told = match (wal.keep_room(), is_full) {
+            (Err(error), false) => Some((true, Notice::Full(error.to_string()))),
+            (Ok(()), true) => Some((false, Notice::Room)),
+            _ => None,
+        };
+        if let Some((now_full, notice)) = told {
+            is_full = now_full;
+            if notices.blocking_send(notice).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Appends, however long it takes until there is room. `false` where the thread must end.
+fn append<D: Disk>(
+    wal: &mut Wal<D>,
+    batches: &[Batch],
+    is_full: &mut bool,
+    notices: &mpsc::Sender<Notice>,
+) -> bool {
+    let bytes: usize =
+        batches.iter().flat_map(|batch| &batch.entries).map(|entry| entry.data.len()).sum();
+    loop {
+        let started = Instant::now();
+        match wal.append(batches) {
+            Ok(()) => {
+                metrics::SYNC_SECONDS.observe(started.elapsed().as_secs_f64());
+                metrics::LOGGED_BYTES.inc_by(bytes as u64);
+                return true;
+            }
+            Err(AppendError::Full(error)) => {
+                if !*is_full {
+                    *is_full = true;
+                    if notices.blocking_send(Notice::Full(error.to_string())).is_err() {
+                        return false;
+                    }
+                }
+                if notices.is_closed() {
+                    return false;
+                }
+                std::thread::sleep(RETRY);
+            }
+            Err(AppendError::Failed(error)) => {
+                error!(%error, "write to the log failed: nothing more is acknowledged");
+                let why = format!("write to the log: {error}; check the disk, then start again");
+                let _ = notices.blocking_send(Notice::Failed(why));
+                return false;
+            }
+        }
+    }
+}
+
+/// Writes one snapshot from the pieces that come, and removes old ones. A sender that is dropped
+/// before the last piece gives it up.
+pub(super) fn write_snapshot<D: Disk>(
+    disk: D,
+    mut purged_disk: D,
+    index: u64,
+    kept: usize,
+    mut pieces: mpsc::Receiver<(Vec<u8>, bool)>,
+    notices: &mpsc::Sender<Notice>,
+) {
+    let write = || -> Result<Option<u64>, std::io::Error> {
+        let mut writer = SnapshotWriter::start(disk, index)?;
+        while let Some((piece, is_last)) = pieces.blocking_recv() {
+            writer.write(&piece)?;
+            if is_last {
+                return writer.finish().map(Some);
+            }
+        }
+        Ok(None)
+    };
+    let result = match write() {
+        Ok(None) => return,
+        Ok(Some(bytes)) => snapshots::purge(&mut purged_disk, kept)
+            .map(|oldest_index| Written { bytes, oldest_index })
+            .map_err(|error: SnapshotError| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let _ = notices.blocking_send(Notice::Snapshot { index, result });
+}

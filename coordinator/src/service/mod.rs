@@ -1,0 +1,528 @@
+//! What a server does for its clients: sessions, requests in their order, watches.
+//!
+//! A core: it is told what came and what time it is, and what it wants done it leaves for the shell
+//! to take: proposals for the log, bytes for connections. Two orders hold because everything here
+//! happens one after another. A session's requests are answered in the order they came, a read
+//! waiting for the writes before it. And an event is queued for a client before any answer that
+//! shows a newer state.
+
+mod handshake;
+mod read;
+mod report;
+mod session;
+mod watches;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use elkfk_wire::jute::{
+    ErrorCode, EventState, OpCode, Reader, ReplyHeader, Request, RequestHeader, Response,
+    SessionId, WatchedEvent, Zxid, end_frame, frame_in, start_frame, xid,
+};
+use tracing::{debug, info, warn};
+
+pub(crate) use report::VERSION;
+pub(crate) use watches::ConnectionId;
+
+use crate::machine::{Action, Answer, Command, Machine, Origin};
+use crate::metrics;
+use crate::tree::{Identity, digest_id};
+use crate::wal::LogEntry;
+use session::Heard;
+use watches::Watches;
+
+/// What of the configuration concerns sessions and requests.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// This server among the others, never 0.
+    pub(crate) server: u64,
+    pub(crate) session_timeout_ms_min: i32,
+    pub(crate) session_timeout_ms_max: i32,
+    pub(crate) frame_bytes_max: usize,
+}
+
+/// The time, as the shell sees it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Now {
+    /// Since some moment; never goes back.
+    pub(crate) steady_ms: u64,
+    /// Since 1970, for people; may jump.
+    pub(crate) wall_ms: i64,
+}
+
+/// A write that cannot be taken now is answered after this long: to answer at once would have the
+/// client try again at once.
+const REFUSAL_DELAY_MS: u64 = 500;
+
+/// What the shell has to do for a connection.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    pub(crate) connection: ConnectionId,
+    pub(crate) bytes: Vec<u8>,
+    /// Bytes of requests that are done with, so that more may be read.
+    pub(crate) released_bytes: usize,
+    /// Close it once `bytes` are sent.
+    pub(crate) is_last: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    peer: SocketAddr,
+    /// 0 before the handshake is answered.
+    session: SessionId,
+    identities: Vec<Identity<'static>>,
+    /// Requests without an answer, in their order.
+    pending: VecDeque<Pending>,
+    /// Frames that came before the handshake was answered.
+    early: Vec<Bytes>,
+    handshake: handshake::Handshake,
+    out: Vec<u8>,
+    released_bytes: usize,
+    is_last: bool,
+    is_dirty: bool,
+    report: report::ConnectionReport,
+}
+
+#[derive(Debug)]
+struct Pending {
+    xid: i32,
+    op: i32,
+    bytes: usize,
+    since_ms: u64,
+    kind: PendingKind,
+}
+
+#[derive(Debug)]
+enum PendingKind {
+    /// In the log, or on its way there.
+    Proposed,
+    /// Not taken; to be answered so when its time has come.
+    Refused { due_ms: u64 },
+    /// The record of the request.
+    Read(Bytes),
+}
+
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) machine: Machine,
+    settings: Settings,
+    boot: u64,
+    now: Now,
+    connections: HashMap<ConnectionId, Connection>,
+    /// Which connection a session has now.
+    attached: HashMap<SessionId, ConnectionId>,
+    /// Of every session: when something was heard of it.
+    heard: BTreeMap<SessionId, Heard>,
+    next_session: i64,
+    watches: Watches,
+    /// Why writes are refused, if they are.
+    refusing: Option<String>,
+    proposals: Vec<Vec<u8>>,
+    dirty: Vec<ConnectionId>,
+    report: report::Report,
+}
+
+impl Service {
+    /// `boot` must differ from that of every earlier life of this server.
+    pub(crate) fn new(machine: Machine, settings: Settings, boot: u64, now: Now) -> Self {
+        let mut service = Self {
+            machine,
+            boot,
+            now,
+            connections: HashMap::new(),
+            attached: HashMap::new(),
+            heard: BTreeMap::new(),
+            // As ZooKeeper numbers them: server, milliseconds, and room to count.
+            next_session: ((settings.server as i64 & 0xff) << 56)
+                | ((now.wall_ms << 24) as u64 >> 8) as i64,
+            settings,
+            watches: Watches::default(),
+            refusing: None,
+            proposals: Vec::new(),
+            dirty: Vec::new(),
+            report: report::Report::default(),
+        };
+        service.hear_of_all();
+        service
+    }
+
+    pub(crate) fn set_now(&mut self, now: Now) {
+        self.now = now;
+    }
+
+    /// Commands for the log, in the order they are to have there.
+    pub(crate) fn take_proposals(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.proposals)
+    }
+
+    /// What is to be sent, one delivery for each connection concerned.
+    pub(crate) fn take_deliveries(&mut self) -> Vec<Delivery> {
+        let mut deliveries = Vec::with_capacity(self.dirty.len());
+        for id in std::mem::take(&mut self.dirty) {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.is_dirty = false;
+                deliveries.push(Delivery {
+                    connection: id,
+                    bytes: std::mem::take(&mut connection.out),
+                    released_bytes: std::mem::take(&mut connection.released_bytes),
+                    is_last: connection.is_last,
+                });
+            }
+        }
+        deliveries
+    }
+
+    /// From now on writes are refused, for the reason given, or taken again.
+    pub(crate) fn set_refusing(&mut self, refusing: Option<String>) {
+        match (&self.refusing, &refusing) {
+            (None, Some(why)) => warn!(why, "writes are refused, reads go on"),
+            (Some(_), None) => info!("writes are taken again"),
+            _ => {}
+        }
+        metrics::REFUSING.set(i64::from(refusing.is_some()));
+        self.refusing = refusing;
+    }
+
+    pub(crate) fn is_refusing(&self) -> bool {
+        self.refusing.is_some()
+    }
+
+    fn propose(&mut self, origin: Origin, session: SessionId, action: Action<'_>) {
+        let command = Command { time_ms: self.now.wall_ms, origin, session, action };
+        self.proposals.push(command.encode());
+    }
+
+    /// The connection is gone. Its session waits for the client to come back.
+    pub(crate) fn gone(&mut self, id: ConnectionId) {
+        self.watches.remove_connection(id);
+        if let Some(connection) = self.connections.remove(&id)
+            && self.attached.get(&connection.session) == Some(&id)
+        {
+            self.attached.remove(&connection.session);
+            debug!(session = %connection.session, peer = %connection.peer, "client gone");
+        }
+    }
+
+    fn mark_dirty(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && !connection.is_dirty
+        {
+            connection.is_dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// Closes a connection once what is queued for it is sent.
+    fn close(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.is_last = true;
+            connection.pending.clear();
+            let session = connection.session;
+            if self.attached.get(&session) == Some(&id) {
+                self.attached.remove(&session);
+            }
+            self.watches.remove_connection(id);
+            self.mark_dirty(id);
+        }
+    }
+
+    /// Takes whole frames, length prefixes included, in the order they came.
+    pub(crate) fn frames(&mut self, id: ConnectionId, mut frames: Bytes) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.session == SessionId(0) {
+            connection.early.push(frames);
+            return;
+        }
+        let session = connection.session;
+        self.hear_of(session);
+        while let Ok(Some(frame)) = frame_in(&frames, self.settings.frame_bytes_max) {
+            let length = 4 + frame.len();
+            let frame = frames.split_to(length).slice(4..);
+            if !self.frame(id, &frame) {
+                return;
+            }
+        }
+        self.mark_dirty(id);
+    }
+
+    /// `false` once the connection takes no more requests.
+    fn frame(&mut self, id: ConnectionId, frame: &Bytes) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        if connection.is_last {
+            return false;
+        }
+        self.report.received += 1;
+        connection.report.received += 1;
+        let mut reader = Reader::new(frame);
+        let Ok(header) = RequestHeader::decode(&mut reader) else {
+            warn!(peer = %connection.peer, bytes = frame.len(), "frame is too short for a request, closing");
+            self.close(id);
+            return false;
+        };
+        let body = frame.slice_ref(reader.rest());
+        let bytes = 4 + frame.len();
+        match OpCode::from_code(header.op) {
+            Some(OpCode::Ping) => {
+                // Ahead of everything that waits: it says that this server is there.
+                self.reply(id, header.xid, header.op, Ok(&Response::Empty));
+                self.release(id, bytes);
+            }
+            Some(OpCode::Auth) => {
+                self.release(id, bytes);
+                return self.auth(id, header, &body);
+            }
+            Some(
+                OpCode::Create
+                | OpCode::Create2
+                | OpCode::CreateContainer
+                | OpCode::CreateTtl
+                | OpCode::Delete
+                | OpCode::SetData
+                | OpCode::SetAcl
+                | OpCode::Check
+                | OpCode::Multi
+                | OpCode::CloseSession,
+            ) => self.write(id, header, &body, bytes),
+            _ => {
+                let kind = PendingKind::Read(body);
+                self.enqueue(id, header, bytes, kind);
+                self.drain(id);
+            }
+        }
+        true
+    }
+
+    fn enqueue(
+        &mut self,
+        id: ConnectionId,
+        header: RequestHeader,
+        bytes: usize,
+        kind: PendingKind,
+    ) {
+        let since_ms = self.now.steady_ms;
+        if let Some(connection) = self.connections.get_mut(&id) {
+            let RequestHeader { xid, op } = header;
+            connection.pending.push_back(Pending { xid, op, bytes, since_ms, kind });
+            self.report.outstanding += 1;
+        }
+    }
+
+    fn write(&mut self, id: ConnectionId, header: RequestHeader, body: &Bytes, bytes: usize) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        if self.refusing.is_some() {
+            let due_ms = self.now.steady_ms + REFUSAL_DELAY_MS;
+            self.enqueue(id, header, bytes, PendingKind::Refused { due_ms });
+            return;
+        }
+        let session = connection.session;
+        let origin = Origin { boot: self.boot, connection: id };
+        let action = if header.op == OpCode::CloseSession.code() {
+            Action::CloseSession { is_expiry: false }
+        } else {
+            Action::Request {
+                server: self.settings.server,
+                identities: connection.identities.clone(),
+                op: header.op,
+                body: Cow::Borrowed(body),
+            }
+        };
+        let command = Command { time_ms: self.now.wall_ms, origin, session, action };
+        self.proposals.push(command.encode());
+        self.enqueue(id, header, bytes, PendingKind::Proposed);
+    }
+
+    fn auth(&mut self, id: ConnectionId, header: RequestHeader, body: &Bytes) -> bool {
+        let request = Request::decode(OpCode::Auth, &mut Reader::new(body));
+        let identity = match &request {
+            Ok(Request::Auth { scheme, auth }) => match scheme.as_ref() {
+                "digest" => auth
+                    .as_deref()
+                    .and_then(|auth| str::from_utf8(auth).ok())
+                    .map(|auth| Some(("digest", digest_id(auth)))),
+                // The address is known without asking.
+                "ip" => Some(None),
+                _ => None,
+            },
+            _ => None,
+        };
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        let Some(identity) = identity else {
+            let peer = connection.peer;
+            warn!(%peer, "authentication of an unknown scheme or without a password, closing");
+            self.reply(id, header.xid, header.op, Err(ErrorCode::AuthFailed));
+            self.close(id);
+            return false;
+        };
+        if let Some((scheme, user)) = identity {
+            let identity = Identity { scheme: Cow::Borrowed(scheme), id: Cow::Owned(user) };
+            if !connection.identities.contains(&identity) {
+                connection.identities.push(identity);
+            }
+        }
+        self.reply(id, header.xid, header.op, Ok(&Response::Empty));
+        true
+    }
+
+    /// Answers what is at the front and waits for nothing.
+    fn drain(&mut self, id: ConnectionId) {
+        loop {
+            let Some(connection) = self.connections.get_mut(&id) else { return };
+            let is_ready = match connection.pending.front().map(|pending| &pending.kind) {
+                Some(PendingKind::Read(_)) => true,
+                Some(PendingKind::Refused { due_ms }) => *due_ms <= self.now.steady_ms,
+                Some(PendingKind::Proposed) | None => false,
+            };
+            if !is_ready {
+                return;
+            }
+            let Some(pending) = connection.pending.pop_front() else { return };
+            match &pending.kind {
+                PendingKind::Read(body) => self.read(id, pending.xid, pending.op, body),
+                // The code that has every client look again before it goes on.
+                _ => self.reply(id, pending.xid, pending.op, Err(ErrorCode::ConnectionLoss)),
+            }
+            self.done_with(id, &pending);
+        }
+    }
+
+    fn done_with(&mut self, id: ConnectionId, pending: &Pending) {
+        let latency_ms = self.now.steady_ms.saturating_sub(pending.since_ms);
+        self.report.outstanding = self.report.outstanding.saturating_sub(1);
+        self.report.latency.add(latency_ms);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.report.answered(pending.xid, pending.op, latency_ms);
+        }
+        self.release(id, pending.bytes);
+    }
+
+    fn release(&mut self, id: ConnectionId, bytes: usize) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.released_bytes += bytes;
+            self.mark_dirty(id);
+        }
+    }
+
+    fn reply(
+        &mut self,
+        id: ConnectionId,
+        xid: i32,
+        op: i32,
+        answer: Result<&Response<'_>, ErrorCode>,
+    ) {
+        let zxid = self.machine.zxid();
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        put_reply(&mut connection.out, xid, zxid, answer);
+        connection.report.sent += 1;
+        connection.report.last_zxid = zxid;
+        self.report.sent += 1;
+        metrics::answered(op, answer.is_ok());
+        self.mark_dirty(id);
+    }
+
+    /// Applies an entry of the log and tells everyone it concerns.
+    pub(crate) fn apply(&mut self, entry: &LogEntry) {
+        let applied = self.machine.apply(entry.term, entry.index, &entry.data);
+        for event in applied.events {
+            for watcher in self.watches.fire(event.kind, &event.path) {
+                let event = WatchedEvent {
+                    kind: event.kind,
+                    state: EventState::SyncConnected,
+                    path: Cow::Borrowed(&event.path),
+                };
+                self.notify(watcher, &event);
+            }
+        }
+        let origin = (applied.origin.boot == self.boot).then_some(applied.origin.connection);
+        match applied.answer {
+            Answer::None => {}
+            Answer::Request(answer) => {
+                if let Some(id) = origin {
+                    self.answer_write(id, answer.as_ref().map_err(|code| *code));
+                }
+            }
+            Answer::SessionCreated { timeout_ms } => {
+                self.session_created(applied.session, timeout_ms, origin);
+            }
+            Answer::SessionMoved(is_known) => {
+                self.session_moved(applied.session, is_known, origin);
+            }
+            Answer::SessionClosed => self.session_closed(applied.session, origin),
+        }
+    }
+
+    fn answer_write(&mut self, id: ConnectionId, answer: Result<&Response<'_>, ErrorCode>) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        // Reads at the front would have been answered, so this is the write; a connection that is
+        // closing has forgotten what it waited for.
+        if !matches!(connection.pending.front(), Some(Pending { kind: PendingKind::Proposed, .. }))
+        {
+            return;
+        }
+        let Some(pending) = connection.pending.pop_front() else { return };
+        self.reply(id, pending.xid, pending.op, answer);
+        self.done_with(id, &pending);
+        self.drain(id);
+    }
+
+    fn notify(&mut self, id: ConnectionId, event: &WatchedEvent<'_>) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let start = start_frame(&mut connection.out);
+        ReplyHeader { xid: xid::NOTIFICATION, zxid: Zxid(-1), error: 0 }
+            .encode(&mut connection.out);
+        event.encode(&mut connection.out);
+        end_frame(&mut connection.out, start);
+        connection.report.sent += 1;
+        self.report.sent += 1;
+        metrics::EVENTS.inc();
+        self.mark_dirty(id);
+    }
+
+    /// Time has passed: sessions may be over, refusals due.
+    pub(crate) fn tick(&mut self) {
+        self.expire_sessions();
+        let waiting: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| {
+                matches!(
+                    connection.pending.front(),
+                    Some(Pending { kind: PendingKind::Refused { .. }, .. })
+                )
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            self.drain(id);
+        }
+        metrics::ZNODES.set(self.machine.tree.len() as i64);
+        metrics::SESSIONS.set(self.heard.len() as i64);
+        metrics::CONNECTIONS.set(self.connections.len() as i64);
+        metrics::WATCHES.set(self.watches.counts().2 as i64);
+    }
+
+    /// Proposes to delete containers that had children and have none.
+    pub(crate) fn delete_empty_containers(&mut self) {
+        if self.refusing.is_none() {
+            for path in self.machine.tree.empty_containers() {
+                let action = Action::DeleteContainer { path: path.into() };
+                self.propose(Origin::default(), SessionId(0), action);
+            }
+        }
+    }
+}
+
+/// One frame: a reply with its record, or with its error.
+fn put_reply(out: &mut Vec<u8>, xid: i32, zxid: Zxid, answer: Result<&Response<'_>, ErrorCode>) {
+    let start = start_frame(out);
+    let error = answer.err().map_or(0, ErrorCode::code);
+    ReplyHeader { xid, zxid, error }.encode(out);
+    if let Ok(response) = answer {
+        response.encode(out);
+    }
+    end_frame(out, start);
+}
+
+#[cfg(test)]
+mod tests;

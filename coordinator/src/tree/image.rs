@@ -1,0 +1,180 @@
+//! The tree as bytes, taken at one moment while changes go on.
+//!
+//! The writer walks the table of znodes a piece at a time. A znode about to change that it has not
+//! reached is saved first as it was ([`ImageWriter::save`]), and places filled since the start are
+//! passed over. So the image is of the moment it was started at, nothing is copied that does not
+//! change, and nobody waits longer than for one piece.
+
+use std::collections::{BTreeMap, HashSet};
+
+use elkfk_wire::jute::{
+    Acl, DecodeError, Reader, SessionId, Zxid, put_buffer, put_i32, put_i64, put_string,
+};
+
+use super::{Node, NodeId, Tree};
+
+/// Why bytes are no image of a tree.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    #[error("image is malformed")]
+    Decode(#[from] DecodeError),
+    #[error("image holds {0}")]
+    NoTree(&'static str),
+    #[error(
+        "image holds {found} znodes with digest {found_digest:016x}, it was written with {written} and {written_digest:016x}"
+    )]
+    Digest { found: usize, found_digest: u64, written: usize, written_digest: u64 },
+}
+
+/// An image being written.
+#[derive(Debug)]
+pub(crate) struct ImageWriter {
+    /// Places below are done.
+    next: NodeId,
+    /// Places from here on were not there when the image was started.
+    end: NodeId,
+    /// Places at or above `next` that are done, or were free.
+    done: HashSet<NodeId>,
+    bytes: Vec<u8>,
+    count: usize,
+    digest: u64,
+}
+
+impl ImageWriter {
+    /// Saves a znode as it is, unless that was done.
+    pub(super) fn save(&mut self, tree: &Tree, id: NodeId) {
+        if id >= self.next && id < self.end && self.done.insert(id) {
+            self.put(id, tree.node(id));
+        }
+    }
+
+    /// Marks a place that was free when the image was started.
+    pub(super) fn skip(&mut self, id: NodeId) {
+        if id >= self.next && id < self.end {
+            self.done.insert(id);
+        }
+    }
+
+    fn put(&mut self, id: NodeId, node: &Node) {
+        self.count += 1;
+        let out = &mut self.bytes;
+        put_i32(out, id as i32);
+        put_i32(out, node.parent as i32);
+        put_string(out, &node.name);
+        put_buffer(out, node.data.as_deref());
+        put_i32(out, node.acl.len() as i32);
+        node.acl.iter().for_each(|acl| acl.encode(out));
+        for zxid in [node.czxid, node.mzxid, node.pzxid] {
+            put_i64(out, zxid.0);
+        }
+        put_i64(out, node.ctime_ms);
+        put_i64(out, node.mtime_ms);
+        put_i32(out, node.version);
+        put_i32(out, node.creations);
+        put_i32(out, node.aversion);
+        put_i64(out, node.owner.0);
+    }
+}
+
+/// The last record of an image has this in place of a znode's id.
+const END: i32 = -1;
+
+impl Tree {
+    /// Starts an image of the tree as it is now; one that was under way is given up.
+    pub(crate) fn start_image(&mut self) {
+        self.image = Some(ImageWriter {
+            next: 0,
+            end: self.nodes.len() as NodeId,
+            done: HashSet::new(),
+            bytes: Vec::new(),
+            count: 0,
+            digest: self.digest,
+        });
+    }
+
+    /// The next piece, at least `piece_bytes` unless it is the last; the flag says that it is.
+    ///
+    /// `None` where no image is under way.
+    pub(crate) fn next_image_piece(&mut self, piece_bytes: usize) -> Option<(Vec<u8>, bool)> {
+        let mut image = self.image.take()?;
+        while image.next < image.end && image.bytes.len() < piece_bytes {
+            let id = image.next;
+            image.next += 1;
+            if !image.done.remove(&id)
+                && let Some(node) = &self.nodes[id as usize]
+            {
+                image.put(id, node);
+            }
+        }
+        let mut piece = std::mem::take(&mut image.bytes);
+        let is_last = image.next >= image.end;
+        if is_last {
+            put_i32(&mut piece, END);
+            put_i64(&mut piece, image.count as i64);
+            put_i64(&mut piece, image.digest as i64);
+        } else {
+            self.image = Some(image);
+        }
+        Some((piece, is_last))
+    }
+
+    pub(crate) fn abandon_image(&mut self) {
+        self.image = None;
+    }
+
+    /// The tree of an image, all pieces one after another.
+    pub(crate) fn from_image(bytes: &[u8]) -> Result<Self, ImageError> {
+        let mut tree = Self::empty();
+        let mut reader = Reader::new(bytes);
+        let mut count = 0usize;
+        // Each znode takes far more than a byte, so the table cannot outgrow the image.
+        let id_max = bytes.len() as i64;
+        loop {
+            let id = reader.i32()?;
+            if id == END {
+                break;
+            }
+            if id < 0 || i64::from(id) > id_max {
+                return Err(ImageError::NoTree("a znode with an impossible place"));
+            }
+            let node = read_node(&mut tree, &mut reader)?;
+            count += 1;
+            tree.place(id as NodeId, node);
+        }
+        let (written, written_digest) = (reader.i64()? as usize, reader.i64()? as u64);
+        tree.link_all().map_err(ImageError::NoTree)?;
+        if (count, tree.digest) != (written, written_digest) || tree.len() != count {
+            let (found, found_digest) = (count, tree.digest);
+            return Err(ImageError::Digest { found, found_digest, written, written_digest });
+        }
+        Ok(tree)
+    }
+}
+
+fn read_node(tree: &mut Tree, reader: &mut Reader<'_>) -> Result<Node, ImageError> {
+    let parent = reader.i32()? as NodeId;
+    let name = reader.string()?.into();
+    let data = reader.buffer()?.map(Box::from);
+    let acl = reader.vector(12, Acl::decode)?.unwrap_or_default();
+    let acl = tree.share(acl.into_iter().map(Acl::into_owned).collect());
+    let mut zxid = || reader.i64().map(Zxid);
+    let (czxid, mzxid, pzxid) = (zxid()?, zxid()?, zxid()?);
+    Ok(Node {
+        name,
+        parent,
+        data,
+        acl,
+        czxid,
+        mzxid,
+        pzxid,
+        ctime_ms: reader.i64()?,
+        mtime_ms: reader.i64()?,
+        version: reader.i32()?,
+        creations: reader.i32()?,
+        aversion: reader.i32()?,
+        owner: SessionId(reader.i64()?),
+        children: BTreeMap::new(),
+        path_hash: 0,
+        hash: 0,
+    })
+}
