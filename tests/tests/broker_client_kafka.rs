@@ -66,7 +66,8 @@ async fn administer(bootstrap: &str) {
 
     // Settings.
     let resource = Resource::topic("orders");
-    let described = is_send(client.describe_configs(&[resource.clone()])).await.unwrap();
+    let described =
+        is_send(client.describe_configs(std::slice::from_ref(&resource))).await.unwrap();
     let configs = described[0].configs.clone().unwrap();
     let retention = configs.iter().find(|c| c.name == "retention.ms").unwrap();
     assert_eq!((retention.value.as_deref(), retention.source), (Some("86400000"), 1));
@@ -76,7 +77,7 @@ async fn administer(bootstrap: &str) {
     ];
     assert_eq!(client.alter_configs(&resource, &ops).await.unwrap(), Ok(()));
     until("changed settings", async || {
-        let described = client.describe_configs(&[resource.clone()]).await.unwrap();
+        let described = client.describe_configs(std::slice::from_ref(&resource)).await.unwrap();
         let configs = described[0].configs.clone().unwrap();
         let own: Vec<_> = configs.iter().filter(|c| c.source == 1).collect();
         let own: Vec<_> = own.iter().map(|c| (c.name.as_str(), c.value.as_deref())).collect();
@@ -112,7 +113,7 @@ async fn administer(bootstrap: &str) {
     let future = client.list_offsets(&places, OffsetAt::Timestamp(i64::MAX)).await.unwrap();
     assert!(future.values().all(|listed| listed.as_ref().unwrap().offset.is_none()));
     let nowhere = TopicPartition::new("orders", 99);
-    let listed = client.list_offsets(&[nowhere.clone()], OffsetAt::End).await.unwrap();
+    let listed = client.list_offsets(std::slice::from_ref(&nowhere), OffsetAt::End).await.unwrap();
     assert_eq!(listed[&nowhere].as_ref().unwrap_err().code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     let mut seen = Vec::new();
     for place in &places {

@@ -86,6 +86,26 @@ impl Client {
     ///
     /// If no broker answers.
     pub async fn metadata(&self, topics: Option<&[&str]>) -> Result<Cluster, ClientError> {
+        self.ask_metadata(topics, false).await
+    }
+
+    /// Asks for a topic as producers and consumers do, upon which the broker may create it.
+    ///
+    /// `LEADER_NOT_AVAILABLE` means that it just did.
+    ///
+    /// # Errors
+    ///
+    /// If no broker answers.
+    pub async fn touch_topic(&self, name: &str) -> Result<ErrorCode, ClientError> {
+        let cluster = self.ask_metadata(Some(&[name]), true).await?;
+        Ok(cluster.topics.first().map_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, |t| t.error))
+    }
+
+    async fn ask_metadata(
+        &self,
+        topics: Option<&[&str]>,
+        may_create: bool,
+    ) -> Result<Cluster, ClientError> {
         let connection = self.any().await?;
         let version = connection.version::<MetadataRequest<'_>>()?;
         let wanted = topics.map(|names| {
@@ -98,7 +118,8 @@ impl Client {
         let request = MetadataRequest {
             // Version 0 has no null: there an empty list asks for all.
             topics: if version == 0 { Some(wanted.unwrap_or_default()) } else { wanted },
-            allow_auto_topic_creation: version < 4,
+            // Older versions cannot forbid it.
+            allow_auto_topic_creation: may_create || version < 4,
             ..MetadataRequest::default()
         };
         let reply = connection.send(&request, version).await?;
