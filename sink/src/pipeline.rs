@@ -9,7 +9,7 @@ use elkfk_base::{Mistake, Mistakes};
 use crate::{
     config::{self, Config, Env, Plugin, Predicate, Statement},
     event::Event,
-    filter::{self, Common, Context, Filter, Verdict},
+    filter::{self, Common, Context, Filter, Surroundings, Verdict},
 };
 
 /// A compiled pipeline. Cheap to clone; shared by threads.
@@ -56,14 +56,14 @@ impl Pipeline {
     /// # Errors
     /// Every mistake found, each with its place.
     pub fn load(files: &[PathBuf], env: Env<'_>) -> Result<Self, Mistakes> {
-        Self::compile(&config::read_files(files, env)?)
+        Self::compile(&config::read_files(files, env)?, env)
     }
 
     /// Compiles one text; `file` names it in mistakes.
     pub fn parse(file: &str, text: &str, env: Env<'_>) -> Result<Self, Mistakes> {
         let (mut config, mut mistakes) = (Config::default(), Mistakes::default());
         config::parse_file(file, text, env, &mut config, &mut mistakes);
-        match Self::compile(&config) {
+        match Self::compile(&config, env) {
             Ok(pipeline) => mistakes.or(pipeline),
             Err(more) => {
                 mistakes.0.extend(more.0);
@@ -72,10 +72,11 @@ impl Pipeline {
         }
     }
 
-    fn compile(config: &Config) -> Result<Self, Mistakes> {
+    fn compile(config: &Config, env: Env<'_>) -> Result<Self, Mistakes> {
         let mut mistakes = Mistakes::default();
+        let surroundings = Surroundings::new(env);
         let filters = steps(&config.filters, &mut mistakes, &mut |plugin, mistakes| {
-            filter::compile(plugin, mistakes)
+            filter::compile(plugin, &surroundings, mistakes)
                 .map(|(filter, common)| Box::new(FilterStep { filter, common }))
         });
         let mut inputs = Vec::new();

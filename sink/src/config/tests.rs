@@ -183,7 +183,7 @@ fn mistakes_name_place_cause_and_remedy() {
         ("filter { else { drop {} } }", "1:10: an else without if; it must follow the } of an if"),
         (
             "filter { elasticsearch {} }",
-            "1:10: filter \"elasticsearch\" is not supported yet; supported are drop",
+            "1:10: filter \"elasticsearch\" is not supported yet; supported are date, dissect, drop, grok, json, kv, mutate",
         ),
         (
             "filter { drop { }\n}\n}",

@@ -17,6 +17,7 @@ use std::borrow::Cow;
 pub use field::{FieldRef, FieldRefError};
 pub use json_in::JsonError;
 pub use template::{DateFormat, Template, TemplateError};
+pub(crate) use template::{MONTHS, WEEKDAYS, pattern_runs};
 pub use timestamp::{Civil, Timestamp, civil_from_days, days_from_civil, days_in_month};
 pub use view::{Children, Value};
 
@@ -512,6 +513,17 @@ impl Event {
     pub(crate) fn set_root_text(&mut self, name: &str, text: &str) {
         let span = self.push_text(text);
         self.set_child(ROOT, name, Datum::Text(span));
+    }
+
+    /// The child of an object by a name that lies in the buffer.
+    pub(crate) fn child_by_key(&self, parent: NodeId, key: Span) -> Option<NodeId> {
+        self.child(parent, self.str_at(key))
+    }
+
+    /// A node that belongs to nobody yet.
+    pub(crate) fn push_node(&mut self, datum: Datum) -> NodeId {
+        self.nodes.push(Node { key: Span::default(), datum, next: NONE });
+        self.nodes.len() as NodeId - 1
     }
 
     /// Sets a child of an object by its name.

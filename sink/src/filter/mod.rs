@@ -1,14 +1,22 @@
 //! Filters, one file each under Logstash's name; what they share.
 
 mod common;
+mod date;
+mod dissect;
 mod drop;
 mod grok;
+mod gsub;
+mod json;
+mod kv;
+mod mutate;
 mod numbers;
 pub(crate) mod regex;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use elkfk_base::{Mistakes, mistakes::did_you_mean};
 
-pub(crate) use common::Common;
+pub(crate) use common::{Common, Name, render};
 
 use crate::{
     config::{Options, Plugin},
@@ -16,7 +24,7 @@ use crate::{
 };
 
 /// Every filter there is.
-pub const SUPPORTED: [&str; 2] = ["drop", "grok"];
+pub const SUPPORTED: [&str; 7] = ["date", "dissect", "drop", "grok", "json", "kv", "mutate"];
 
 /// Filters of Logstash that are not here yet; refused by name rather than as unknown.
 pub const NOT_YET: [&str; 40] = [
@@ -78,6 +86,20 @@ impl Context {
     }
 }
 
+/// What filters know of the machine when they are compiled.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    /// The zone of dates that name none: `TZ` of the environment, else that of the machine.
+    pub(crate) zone: jiff::tz::TimeZone,
+}
+
+impl Surroundings {
+    pub(crate) fn new(env: crate::config::Env<'_>) -> Self {
+        let named = env("TZ").and_then(|name| date::zone_of(name.trim_start_matches(':')));
+        Self { zone: named.unwrap_or_else(jiff::tz::TimeZone::system) }
+    }
+}
+
 /// What a filter did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -97,6 +119,7 @@ pub(crate) trait Filter: std::fmt::Debug + Send + Sync {
 /// Compiles a filter and the options that all have; `None` after noting why it could not be.
 pub(crate) fn compile(
     plugin: &Plugin,
+    surroundings: &Surroundings,
     mistakes: &mut Mistakes,
 ) -> Option<(Box<dyn Filter>, Common)> {
     let before = mistakes.0.len();
@@ -121,13 +144,24 @@ pub(crate) fn compile(
     let mut options = Options::new(plugin, mistakes);
     let common = Common::read(&mut options);
     let filter: Option<Box<dyn Filter>> = match name {
+        "date" => date::Date::read(&mut options, surroundings).map(|filter| Box::new(filter) as _),
+        "dissect" => dissect::Dissect::read(&mut options).map(|filter| Box::new(filter) as _),
         "drop" => drop::Drop::read(&mut options).map(|filter| Box::new(filter) as _),
         "grok" => grok::Grok::read(&mut options).map(|filter| Box::new(filter) as _),
+        "json" => json::Json::read(&mut options).map(|filter| Box::new(filter) as _),
+        "kv" => kv::Kv::read(&mut options).map(|filter| Box::new(filter) as _),
+        "mutate" => mutate::Mutate::read(&mut options).map(|filter| Box::new(filter) as _),
         _ => None,
     };
     options.finish();
     match filter {
         Some(filter) if mistakes.0.len() == before => Some((filter, common)),
         _ => None,
+    }
+}
+
+pub(crate) fn tag_all(event: &mut Event, tags: &[String]) {
+    for tag in tags {
+        event.tag(tag);
     }
 }

@@ -473,9 +473,10 @@ impl Machine<'_> {
                 && *class == Class::ANY
                 && let Some(byte) = follow.single()
             {
-                let found = memchr(byte, self.text.get(at..)?)?;
-                self.steps += found as u64 / 16;
-                at += found;
+                let rest = self.text.get(at..)?;
+                let found = memchr(byte, rest);
+                self.steps += found.unwrap_or(rest.len()) as u64 / 16;
+                at += found?;
             } else {
                 while !follow.allows(self.text, at) {
                     if left == 0 {
