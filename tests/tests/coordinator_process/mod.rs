@@ -1,0 +1,92 @@
+//! Our coordinator as a process of its own, to be killed.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use elkfk_tests::free_port;
+use elkfk_tests::process::Process;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The serve example, with its data in a directory of its own.
+pub(crate) struct Coordinator {
+    pub(crate) addr: SocketAddr,
+    dir: PathBuf,
+    process: Process,
+}
+
+impl Coordinator {
+    /// Starts it; `extra` lines go into its zoo.cfg.
+    pub(crate) fn start(dir: &Path, extra: &str) -> Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let port = free_port();
+        let config = format!(
+            "dataDir={}\nclientPort={port}\nmaxClientCnxns=0\n4lw.commands.whitelist=*\n{extra}\n",
+            dir.join("data").display()
+        );
+        std::fs::write(dir.join("zoo.cfg"), config)?;
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        let process = spawn(dir)?;
+        let mut coordinator = Self { addr, dir: dir.into(), process };
+        coordinator.wait()?;
+        Ok(coordinator)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let seen = std::fs::read_to_string(self.dir.join("starts")).unwrap_or_default().len();
+        self.process
+            .wait_until(PATIENCE, |process| process.output().matches("ready 127").count() > seen)?;
+        std::fs::write(self.dir.join("starts"), "x".repeat(seen + 1))?;
+        Ok(())
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Ctrl-C.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        let status = self.process.stop(PATIENCE)?;
+        anyhow::ensure!(status.success(), "{}", self.output());
+        Ok(())
+    }
+
+    pub(crate) fn start_again(&mut self) -> Result<()> {
+        self.process = spawn(&self.dir)?;
+        self.wait()
+    }
+
+    /// What it has logged since its first start.
+    pub(crate) fn output(&self) -> String {
+        self.process.output()
+    }
+}
+
+fn spawn(dir: &Path) -> Result<Process> {
+    let mut command = Command::new(example());
+    command.arg(dir.join("zoo.cfg"));
+    Process::start("coordinator", &mut command, &dir.join("coordinator.log"))
+}
+
+/// The example beside the tests' binaries, built where it is missing or older than its sources.
+fn example() -> PathBuf {
+    static BUILT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    BUILT
+        .get_or_init(|| {
+            let test = std::env::current_exe().expect("a test knows its own path");
+            let profile = test.ancestors().nth(2).expect("tests stand in target/PROFILE/deps");
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args(["build", "-q", "-p", "elkfk-coordinator", "--example", "serve"]);
+            cargo.current_dir(elkfk_tests::workspace());
+            if profile.ends_with("release") {
+                cargo.arg("--release");
+            }
+            assert!(cargo.status().expect("run cargo").success(), "build the serve example");
+            profile.join("examples/serve")
+        })
+        .clone()
+}
