@@ -10,7 +10,7 @@ use std::time::Duration;
 use elkfk_base::{Mistakes, Tasks};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::Plugin;
 use crate::delivery::acks::Acks;
@@ -43,6 +43,8 @@ pub struct Config {
 const HELD_BYTES_MAX: usize = 64 << 20;
 /// Of that, for records that wait for a worker: what follows can be some times as large.
 const UNFILTERED_BYTES_MAX: usize = 8 << 20;
+/// Waiting for what is under way takes up to ten seconds, committing and leaving a moment more.
+const READERS_PATIENCE: Duration = Duration::from_secs(15);
 /// Events that a slow reader of the live tail may lag behind before it skips.
 const LIVE_EVENTS_MAX: usize = 1024;
 
@@ -394,7 +396,11 @@ impl Running {
     /// Stops reading, waits up to ten seconds for what is under way, commits, leaves the group.
     pub async fn stop(mut self) {
         self.stop_reading.cancel();
-        join(std::mem::take(&mut self.reading)).await;
+        let readers = join(std::mem::take(&mut self.reading));
+        if tokio::time::timeout(READERS_PATIENCE, readers).await.is_err() {
+            // A commit to a broker that is away: the records will be read again.
+            warn!("reading did not end in time; offsets may not be committed");
+        }
         self.queue.close();
         // What the workers still hold was not acknowledged in time; if an output is away their
         // queue to it may be full, so the outputs go first.

@@ -37,6 +37,7 @@ async fn every_record_is_indexed_once() {
     through_kills_of_the_sink(&scene).await;
     by_two_sinks_one_of_which_dies(&scene).await;
     but_for_those_that_never_can_be(&scene).await;
+    though_one_index_refuses_writes(&scene).await;
 
     // Last, since the server does not come back as the same process.
     let name = "outage";
@@ -102,8 +103,17 @@ async fn by_two_sinks_one_of_which_dies(scene: &Scene<'_>) {
     first.process.kill();
     scene.index.wait_for("two", count);
     assert_eq!(scene.index.numbers("two"), (0..count).collect::<Vec<_>>());
+    // Sent again, as by a shipper that lost its registry: their ids are known.
+    scene.kafka.produce(topic, PARTITIONS, 0, 1000, |_, _| {});
+    let end = count as i64 + 1000;
+    second
+        .process
+        .wait_until(Duration::from_secs(60), |_| {
+            scene.kafka.positions("two-group", topic, PARTITIONS) == (end, end)
+        })
+        .unwrap();
+    assert_eq!(scene.index.count("two"), count);
     second.process.stop(Duration::from_secs(30)).unwrap();
-    assert_eq!(scene.kafka.positions("two-group", topic, PARTITIONS), (count as i64, count as i64));
 }
 
 /// Mapping conflicts are salvaged; an index that has no valid name and a document beyond repair go
@@ -176,6 +186,29 @@ async fn but_for_those_that_never_can_be(scene: &Scene<'_>) {
         .unwrap();
     sink.process.stop(Duration::from_secs(30)).unwrap();
     assert_eq!(scene.kafka.read_all("bad.dead").len(), 30);
+}
+
+/// Its events wait, those of another index do not.
+async fn though_one_index_refuses_writes(scene: &Scene<'_>) {
+    let (topic, count) = ("lanes", 3000);
+    scene.kafka.create_topic(topic, PARTITIONS).await;
+    assert_eq!(scene.index.call("PUT", "/lanes-0", None).0, 200);
+    let block = |is_blocked: bool| {
+        let settings = json!({"index.blocks.write": is_blocked});
+        assert_eq!(scene.index.call("PUT", "/lanes-0/_settings", Some(settings)).0, 200);
+    };
+    block(true);
+    scene.kafka.produce(topic, PARTITIONS, 0, count, |n, event| event["kind"] = (n % 2).into());
+    let mut sink = Sink::start(scene.program, &scene.pipeline(topic, "lanes-%{[kind]}"));
+    scene.index.wait_for("lanes-1", count / 2);
+    assert_eq!(scene.index.count("lanes-0"), 0);
+    assert!(sink.process.output().contains("index refuses writes"), "{}", sink.process.output());
+    block(false);
+    scene.index.wait_for("lanes-*", count);
+    assert_eq!(scene.index.numbers("lanes-*"), (0..count).collect::<Vec<_>>());
+    sink.process.stop(Duration::from_secs(30)).unwrap();
+    let end = count as i64;
+    assert_eq!(scene.kafka.positions("lanes-group", topic, PARTITIONS), (end, end));
 }
 
 async fn before_elasticsearch_stops(scene: &Scene<'_>, name: &str) -> Sink {

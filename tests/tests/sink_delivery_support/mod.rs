@@ -20,14 +20,14 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A real Kafka with its ZooKeeper.
-pub struct Kafka {
+pub(crate) struct Kafka {
     _zookeeper: Server,
     _kafka: Server,
-    pub bootstrap: String,
+    pub(crate) bootstrap: String,
 }
 
 impl Kafka {
-    pub fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         let zookeeper = peers::zookeeper(&dir.join("zookeeper"), "").unwrap();
         let overrides = ["offsets.topic.num.partitions=1", "group.initial.rebalance.delay.ms=0"];
         let kafka =
@@ -36,7 +36,7 @@ impl Kafka {
         Self { _zookeeper: zookeeper, _kafka: kafka, bootstrap }
     }
 
-    pub async fn create_topic(&self, topic: &str, partitions: i32) {
+    pub(crate) async fn create_topic(&self, topic: &str, partitions: i32) {
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", &self.bootstrap).create().unwrap();
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
@@ -45,7 +45,7 @@ impl Kafka {
 
     /// Produces `count` events with the numbers from `first` on over all partitions, as elkfk's
     /// shipper does: with source ids. `change` may alter an event.
-    pub fn produce(
+    pub(crate) fn produce(
         &self,
         topic: &str,
         partitions: i32,
@@ -81,7 +81,7 @@ impl Kafka {
     }
 
     /// All records of a topic: headers as text, and the value.
-    pub fn read_all(&self, topic: &str) -> Vec<(BTreeMap<String, String>, String)> {
+    pub(crate) fn read_all(&self, topic: &str) -> Vec<(BTreeMap<String, String>, String)> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
             .set("group.id", "reads-all")
@@ -109,7 +109,7 @@ impl Kafka {
     }
 
     /// Committed offset of the group and end of the topic, each summed over the partitions.
-    pub fn positions(&self, group: &str, topic: &str, partitions: i32) -> (i64, i64) {
+    pub(crate) fn positions(&self, group: &str, topic: &str, partitions: i32) -> (i64, i64) {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
             .set("group.id", group)
@@ -128,12 +128,12 @@ impl Kafka {
 }
 
 /// The sink as a process of its own, so that it can be killed.
-pub struct Sink {
-    pub process: Process,
+pub(crate) struct Sink {
+    pub(crate) process: Process,
 }
 
 impl Sink {
-    pub fn start(program: &Path, pipeline: &Path) -> Self {
+    pub(crate) fn start(program: &Path, pipeline: &Path) -> Self {
         let mut command = Command::new(program);
         command.arg(pipeline).env("ELKFK_LOG", "info,elkfk_sink=debug");
         let log = pipeline.with_extension("log");
@@ -142,7 +142,7 @@ impl Sink {
 }
 
 /// Builds the example `run` of the sink, which runs one pipeline.
-pub fn sink_program() -> PathBuf {
+pub(crate) fn sink_program() -> PathBuf {
     let status = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "-p", "elkfk-sink", "--example", "run"])
         .current_dir(elkfk_tests::workspace())
@@ -155,7 +155,7 @@ pub fn sink_program() -> PathBuf {
 }
 
 /// Writes a pipeline from `topic` to the index `index` at `elasticsearch`.
-pub fn pipeline(
+pub(crate) fn pipeline(
     dir: &Path,
     name: &str,
     bootstrap: &str,
@@ -175,13 +175,13 @@ pub fn pipeline(
 }
 
 /// A client of Elasticsearch.
-pub struct Index {
+pub(crate) struct Index {
     agent: ureq::Agent,
-    pub addr: String,
+    pub(crate) addr: String,
 }
 
 impl Index {
-    pub fn new(addr: String) -> Self {
+    pub(crate) fn new(addr: String) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(60)))
@@ -189,7 +189,7 @@ impl Index {
         Self { agent: config.into(), addr }
     }
 
-    pub fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    pub(crate) fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.addr))
@@ -205,13 +205,13 @@ impl Index {
         }
     }
 
-    pub fn count(&self, index: &str) -> u64 {
+    pub(crate) fn count(&self, index: &str) -> u64 {
         self.call("POST", &format!("/{index}/_refresh"), None);
         self.call("GET", &format!("/{index}/_count"), None).1["count"].as_u64().unwrap_or(0)
     }
 
     /// Waits until the index holds `count` documents; it must never hold more.
-    pub fn wait_for(&self, index: &str, count: u64) {
+    pub(crate) fn wait_for(&self, index: &str, count: u64) {
         let (mut last, mut since) = (0, Instant::now());
         loop {
             let now = self.count(index);
@@ -228,7 +228,7 @@ impl Index {
     }
 
     /// The value of `n` of every document, sorted.
-    pub fn numbers(&self, index: &str) -> Vec<u64> {
+    pub(crate) fn numbers(&self, index: &str) -> Vec<u64> {
         let (mut numbers, mut after) = (Vec::new(), Value::Null);
         loop {
             let mut body =

@@ -94,7 +94,11 @@ impl Writer {
             for output in outputs.drain(..) {
                 self.perform(output, &client, &mut requests);
             }
-            self.meters.set_bulk(bulk.is_away(), bulk.is_unauthorised(), bulk.requests_in_flight());
+            // Until the template is settled nothing is sent, so only that attempt knows.
+            if installed {
+                let (is_away, is_unauthorised) = (bulk.is_away(), bulk.is_unauthorised());
+                self.meters.set_bulk(is_away, is_unauthorised, bulk.requests_in_flight());
+            }
         }
     }
 
