@@ -200,18 +200,17 @@ async fn a_log_directory_changes_hands_both_ways() {
     let root = tempfile::tempdir().unwrap();
     let zookeeper = peers::zookeeper(&root.path().join("zk"), "").unwrap();
     let place = root.path().join("kafka");
+    // A broker that was killed stays registered until its session ends, and the next one with its
+    // number refuses to start until then.
     let start = || {
-        peers::kafka(
-            &place,
-            &zookeeper.addr.to_string(),
-            &[
-                "zookeeper.session.timeout.ms=4000",
-                "log.segment.bytes=16384",
-                "log.index.interval.bytes=1024",
-                "log.retention.hours=-1",
-            ],
-        )
-        .unwrap()
+        let overrides = [
+            "zookeeper.session.timeout.ms=4000",
+            "log.segment.bytes=16384",
+            "log.index.interval.bytes=1024",
+            "log.retention.hours=-1",
+        ];
+        let start = || peers::kafka(&place, &zookeeper.addr.to_string(), &overrides);
+        start().or_else(|_| start()).or_else(|_| start()).unwrap()
     };
     let data = place.join("data");
 
@@ -255,8 +254,7 @@ async fn a_log_directory_changes_hands_both_ways() {
 
     // Kafka takes it back, serves all of it, goes on, and is killed.
     let mut kafka = start();
-    let log = kafka.process.output();
-    assert!(!log.contains("ERROR"), "{log}");
+    check_untroubled(&kafka);
     let bootstrap = kafka.addr.to_string();
     assert_eq!(consume(&bootstrap, "logs", expected.len()), expected);
     let values: Vec<_> = (0..200).map(|number| format!("again {number}")).collect();
@@ -284,10 +282,20 @@ async fn a_log_directory_changes_hands_both_ways() {
     std::fs::remove_dir_all(&data).unwrap();
     std::fs::rename(&crashed, &data).unwrap();
     let mut kafka = start();
-    let log = kafka.process.output();
-    assert!(!log.contains("ERROR"), "{log}");
+    check_untroubled(&kafka);
     assert_eq!(consume(&kafka.addr.to_string(), "logs", expected.len()), expected);
     stop(&mut kafka);
+}
+
+/// Kafka's log says nothing bad about the logs it has opened.
+fn check_untroubled(kafka: &peers::Server) {
+    let said = kafka.process.output();
+    let complaints: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("ERROR") || line.contains("WARN"))
+        .filter(|line| ["log.", "Log", "Index", "Corrupt"].iter().any(|it| line.contains(it)))
+        .collect();
+    assert_eq!(complaints, Vec::<&str>::new());
 }
 
 fn stop(kafka: &mut peers::Server) {
