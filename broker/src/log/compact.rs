@@ -31,6 +31,9 @@ const TOMBSTONES_MS: i64 = 24 * 60 * 60 * 1000;
 const CLEANED: &str = ".cleaned";
 const SWAP: &str = ".swap";
 
+/// The last offset of each key.
+type LastOffsets = HashMap<Box<[u8]>, Offset>;
+
 /// Why a log was not cleaned. It stays as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanError {
@@ -202,8 +205,8 @@ impl CleanPlan {
     }
 
     /// The last offset of each key that is dirty, and how far these reach.
-    fn note_keys(&self) -> Result<(HashMap<Box<[u8]>, Offset>, Offset), CleanError> {
-        let mut keys: HashMap<Box<[u8]>, Offset> = HashMap::new();
+    fn note_keys(&self) -> Result<(LastOffsets, Offset), CleanError> {
+        let mut keys = LastOffsets::new();
         let mut bytes = 0;
         for old in &self.segments {
             let segment = old.files.base_offset;
@@ -235,11 +238,7 @@ impl CleanPlan {
     }
 
     /// Writes one segment from several. `None` where nothing would change.
-    fn clean_group(
-        &self,
-        group: &[Old],
-        keys: &HashMap<Box<[u8]>, Offset>,
-    ) -> Result<Option<Group>, CleanError> {
+    fn clean_group(&self, group: &[Old], keys: &LastOffsets) -> Result<Option<Group>, CleanError> {
         let base_offset = group[0].files.base_offset;
         let place = self.directory.join(file_name(base_offset, LOG));
         let temporary = with_suffix(&place, CLEANED);

@@ -1,4 +1,4 @@
-//! One of `log.dirs`: its flusher, its free space, whether it has failed.
+//! One of `log.dirs`: its flushers, its free space, whether it has failed.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,6 +25,9 @@ pub enum Durability {
     Kafka,
 }
 
+/// Syncs of different partitions that run at once: their journal commits are shared.
+const FLUSHERS: usize = 4;
+
 /// How long the answer to "is the disk full" is believed.
 const SPACE_CHECK_MS: i64 = 500;
 
@@ -41,7 +44,7 @@ pub struct LogDirectory {
     syncs: Mutex<Syncs>,
     /// Signalled when `syncs` changed.
     synced: Condvar,
-    flusher: Mutex<Option<JoinHandle<()>>>,
+    flushers: Mutex<Vec<JoinHandle<()>>>,
     /// Files and directories to remove, and when.
     doomed: Mutex<VecDeque<(Instant, PathBuf)>>,
 }
@@ -49,7 +52,7 @@ pub struct LogDirectory {
 #[derive(Debug, Default)]
 struct Syncs {
     /// Each partition stands here once at most.
-    waiting: Vec<Arc<Partition>>,
+    waiting: VecDeque<Arc<Partition>>,
     is_stopping: bool,
 }
 
@@ -64,7 +67,7 @@ impl LogDirectory {
             failure: watch::Sender::new(None),
             syncs: Mutex::default(),
             synced: Condvar::new(),
-            flusher: Mutex::default(),
+            flushers: Mutex::default(),
             doomed: Mutex::default(),
         })
     }
@@ -135,17 +138,19 @@ impl LogDirectory {
     }
 
     pub(crate) fn queue_sync(&self, partition: Arc<Partition>) {
-        lock(&self.syncs).waiting.push(partition);
+        lock(&self.syncs).waiting.push_back(partition);
         self.synced.notify_one();
     }
 
-    /// Starts the thread that syncs what partitions have appended.
-    pub(super) fn start_flusher(self: &Arc<Self>) -> io::Result<()> {
-        let directory = self.clone();
-        let flusher = std::thread::Builder::new()
-            .name("log-flusher".to_owned())
-            .spawn(move || directory.flush_until_stopped())?;
-        *lock(&self.flusher) = Some(flusher);
+    /// Starts the threads that sync what partitions have appended.
+    pub(super) fn start_flushers(self: &Arc<Self>) -> io::Result<()> {
+        for _ in 0..FLUSHERS {
+            let directory = self.clone();
+            let flusher = std::thread::Builder::new()
+                .name("log-flusher".to_owned())
+                .spawn(move || directory.flush_until_stopped())?;
+            lock(&self.flushers).push(flusher);
+        }
         Ok(())
     }
 
@@ -155,33 +160,24 @@ impl LogDirectory {
             while syncs.waiting.is_empty() && !syncs.is_stopping {
                 syncs = self.synced.wait(syncs).unwrap_or_else(PoisonError::into_inner);
             }
-            if syncs.waiting.is_empty() {
-                return;
-            }
-            let waiting = std::mem::take(&mut syncs.waiting);
+            let Some(partition) = syncs.waiting.pop_front() else { return };
             drop(syncs);
-            for partition in waiting {
-                if self.failed().is_some() {
-                    // Never again: the kernel may have dropped what it could not write, and
-                    // would report the next sync a success.
-                    continue;
-                }
-                if let Err(error) = partition.sync() {
-                    self.fail(&format!(
-                        "sync {}-{}: {error}",
-                        partition.topic(),
-                        partition.partition()
-                    ));
-                }
+            // After a failure never again: the kernel may have dropped what it could not write,
+            // and would report the next sync a success.
+            if self.failed().is_none()
+                && let Err(error) = partition.sync()
+            {
+                let name = format!("{}-{}", partition.topic(), partition.partition());
+                self.fail(&format!("sync {name}: {error}"));
             }
         }
     }
 
-    /// Stops the flusher once it has synced what waits.
-    pub(super) fn stop_flusher(&self) {
+    /// Stops the flushers once they have synced what waits.
+    pub(super) fn stop_flushers(&self) {
         lock(&self.syncs).is_stopping = true;
-        self.synced.notify_one();
-        if let Some(flusher) = lock(&self.flusher).take() {
+        self.synced.notify_all();
+        for flusher in std::mem::take(&mut *lock(&self.flushers)) {
             let _ = flusher.join();
         }
     }

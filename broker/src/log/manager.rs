@@ -15,7 +15,7 @@ use super::checkpoint::{
 };
 use super::config::TopicConfig;
 use super::directory::{Durability, LogDirectory};
-use super::disk::{Disk, SystemDisk};
+use super::disk::{Disk, DiskFile, SystemDisk};
 use super::files::{Files, OPEN_FILES_DEFAULT, lock};
 use super::partition_log::{Log, METADATA_FILE};
 use super::recovery::{LogError, OpenHints};
@@ -209,8 +209,8 @@ impl LogManager {
         }
         manager.load(found);
         for directory in &manager.directories {
-            directory.start_flusher().map_err(|source| OpenError::Io {
-                action: "start flusher of",
+            directory.start_flushers().map_err(|source| OpenError::Io {
+                action: "start flushers of",
                 path: directory.path().into(),
                 source,
             })?;
@@ -447,7 +447,10 @@ impl LogManager {
         &self.directories
     }
 
-    /// The partition, which is made where it is not there yet. Durable when it returns.
+    /// The partition, which is made where it is not there yet.
+    ///
+    /// Its files become durable with its first records: until then it holds nothing to lose, and
+    /// the controller asks for it again.
     pub fn create(
         &self,
         topic: &str,
@@ -461,6 +464,16 @@ impl LogManager {
                 && wanted != found
             {
                 return Err(PartitionError::OtherTopicId { topic: topic.to_owned(), partition });
+            }
+            if let (Some(wanted), None) = (topic_id, existing.topic_id()) {
+                existing.adopt_topic_id(wanted, |path| self.write_topic_id(path, wanted)).map_err(
+                    |source| PartitionError::Io {
+                        action: "name the topic of",
+                        topic: topic.to_owned(),
+                        partition,
+                        source,
+                    },
+                )?;
             }
             existing.configure(config);
             return Ok(existing);
@@ -479,23 +492,28 @@ impl LogManager {
             source,
         };
         self.disk().create_directory(&path).map_err(io)?;
-        if let Some(topic_id) = topic_id {
-            let text = encode_partition_metadata(topic_id);
-            self.disk().replace(&path.join(METADATA_FILE), text.as_bytes()).map_err(io)?;
-        }
         let opened =
             Log::open(directory.files().clone(), &path, config, OpenHints::default(), now_ms());
-        let (log, _) = opened.map_err(|source| PartitionError::Log {
+        let (mut log, _) = opened.map_err(|source| PartitionError::Log {
             topic: topic.to_owned(),
             partition,
             source,
         })?;
-        self.disk().sync_directory(directory.path()).map_err(io)?;
+        if let Some(topic_id) = topic_id {
+            log.sync_with_next(self.write_topic_id(&path, topic_id).map_err(io)?);
+        }
         let durability = self.config.durability;
         let made =
             Partition::new(topic, partition, topic_id, directory, durability, log, Offset::ZERO);
         self.insert(key, made.clone());
         Ok(made)
+    }
+
+    fn write_topic_id(&self, path: &Path, topic_id: TopicId) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk().open(&path.join(METADATA_FILE), true)?;
+        file.set_len(0)?;
+        file.write_at(0, encode_partition_metadata(topic_id).as_bytes())?;
+        Ok(file)
     }
 
     fn emptiest_directory(&self) -> Option<Arc<LogDirectory>> {
@@ -531,8 +549,8 @@ impl LogManager {
             .write()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .remove(&(topic.to_owned(), partition));
-        // A topic of the same name must not inherit these offsets.
-        if let Err((path, error)) = self.checkpoint_all() {
+        // A topic of the same name must not inherit this recovery point.
+        if let Err((path, error)) = self.checkpoint(false, true) {
             tracing::warn!(%error, path = %path.display(), "checkpoint not written yet");
         }
         Ok(())
@@ -659,10 +677,14 @@ impl LogManager {
 
     /// Writes all checkpoints that have changed.
     fn checkpoint_all(&self) -> Result<(), (PathBuf, io::Error)> {
-        self.checkpoint(true)
+        self.checkpoint(true, true)
     }
 
-    fn checkpoint(&self, with_recovery_points: bool) -> Result<(), (PathBuf, io::Error)> {
+    fn checkpoint(
+        &self,
+        with_watermarks: bool,
+        with_points: bool,
+    ) -> Result<(), (PathBuf, io::Error)> {
         for directory in &self.directories {
             if directory.failed().is_some() {
                 continue;
@@ -681,8 +703,10 @@ impl LogManager {
                 }
                 watermarks.insert(key, watermark);
             }
-            self.write_offsets(directory.path().join(HIGH_WATERMARKS), &watermarks)?;
-            if with_recovery_points {
+            if with_watermarks {
+                self.write_offsets(directory.path().join(HIGH_WATERMARKS), &watermarks)?;
+            }
+            if with_points {
                 self.write_offsets(directory.path().join(RECOVERY_POINTS), &points)?;
                 self.write_offsets(directory.path().join(LOG_STARTS), &starts)?;
             }
@@ -736,7 +760,7 @@ impl LogManager {
     #[cfg(test)]
     pub(crate) fn abandon(&self) {
         for directory in &self.directories {
-            directory.stop_flusher();
+            directory.stop_flushers();
         }
         lock(&self.locks).clear();
     }
@@ -744,7 +768,7 @@ impl LogManager {
     /// Syncs and closes every log, and says so to the next start. Blocks. Call it last.
     pub fn shutdown(&self) {
         for directory in &self.directories {
-            directory.stop_flusher();
+            directory.stop_flushers();
         }
         for partition in self.partitions() {
             let directory = partition.directory();
@@ -816,7 +840,7 @@ impl Upkeep {
         }
         let points = is_due(&mut self.checkpoint, manager.config.checkpoint_interval);
         if (is_due(&mut self.high_watermarks, manager.config.high_watermark_interval) || points)
-            && let Err((path, error)) = manager.checkpoint(points)
+            && let Err((path, error)) = manager.checkpoint(true, points)
         {
             tracing::warn!(%error, path = %path.display(), "checkpoint not written, it is tried again");
         }

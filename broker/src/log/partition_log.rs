@@ -40,6 +40,10 @@ pub struct Log {
     pub(super) unsynced: Vec<Arc<dyn DiskFile>>,
     /// True where files were created since the directory was last synced.
     pub(super) is_directory_unsynced: bool,
+    /// True where the directory itself may not be durable: it is as young as the log.
+    pub(super) is_parent_unsynced: bool,
+    /// True where the current epoch has appended nothing yet, and is not in its file either.
+    pub(super) is_epoch_unwritten: bool,
     /// Truncations so far: a sync that one overtook says nothing.
     pub(super) truncations: u64,
     pub(super) cursors: super::read::Cursors,
@@ -119,15 +123,28 @@ impl Log {
     }
 
     /// Notes that the leader of `epoch` appends from here on.
-    pub fn start_epoch(&mut self, epoch: LeaderEpoch) -> io::Result<()> {
-        if self.epochs.assign(epoch, self.log_end) {
-            self.write_epochs()?;
-        }
+    ///
+    /// It is written with the first append: a broker that comes back leads hundreds of partitions
+    /// anew, most of which see none for long.
+    pub fn start_epoch(&mut self, epoch: LeaderEpoch) {
+        self.is_epoch_unwritten |= self.epochs.assign(epoch, self.log_end);
+    }
+
+    pub(super) fn write_epochs(&mut self) -> io::Result<()> {
+        let text = self.epochs.encode();
+        self.disk().replace(&self.directory.join(EPOCH_FILE), text.as_bytes())?;
+        self.is_epoch_unwritten = false;
         Ok(())
     }
 
-    pub(super) fn write_epochs(&self) -> io::Result<()> {
-        self.disk().replace(&self.directory.join(EPOCH_FILE), self.epochs.encode().as_bytes())
+    /// Has the next sync cover a file that belongs to the log.
+    pub(crate) fn sync_with_next(&mut self, file: Arc<dyn DiskFile>) {
+        self.unsynced.push(file);
+    }
+
+    /// True where the recovery point waits for sealed segments.
+    pub fn has_unsynced_segments(&self) -> bool {
+        !self.unsynced.is_empty()
     }
 
     /// Appends batches as the leader of `epoch`: their offsets are assigned here.
@@ -145,6 +162,9 @@ impl Log {
     ) -> Result<AppendInfo, AppendError> {
         if let Some(duplicate) = self.check_producers(&validated, origin)? {
             return Ok(duplicate);
+        }
+        if self.is_epoch_unwritten {
+            self.write_epochs().map_err(append_error)?;
         }
         let base_offset = self.log_end;
         let next_offset = base_offset.plus(validated.records);
@@ -187,7 +207,7 @@ impl Log {
         }
         for batch in batches(bytes).flatten() {
             if self.epochs.assign(batch.leader_epoch(), batch.base_offset()) {
-                self.write_epochs().map_err(AppendError::Io)?;
+                self.write_epochs().map_err(append_error)?;
             }
         }
         self.append_assigned(bytes, next_offset, max_timestamp_ms, now_ms)
@@ -285,12 +305,17 @@ impl Log {
         }
         let mut files = std::mem::take(&mut self.unsynced);
         files.push(self.active.log.clone());
-        let directory =
-            std::mem::take(&mut self.is_directory_unsynced).then(|| self.directory.to_path_buf());
+        let mut directories = Vec::new();
+        if std::mem::take(&mut self.is_directory_unsynced) {
+            directories.push(self.directory.to_path_buf());
+        }
+        if std::mem::take(&mut self.is_parent_unsynced) {
+            directories.extend(self.directory.parent().map(Path::to_path_buf));
+        }
         Some(SyncWork {
             up_to: self.log_end,
             files,
-            directory,
+            directories,
             disk: self.files.disk.clone(),
             truncations: self.truncations,
         })
@@ -309,6 +334,9 @@ impl Log {
 
     /// Makes all durable and leaves the files as an orderly stop should.
     pub fn close(&mut self) -> io::Result<()> {
+        if self.is_epoch_unwritten {
+            self.write_epochs()?;
+        }
         let finished = self.active.finish(&self.files)?;
         self.unsynced.extend(finished);
         self.unsynced.push(self.write_snapshot(self.log_end)?);
@@ -335,7 +363,7 @@ pub struct SyncWork {
     /// What becomes durable.
     pub up_to: Offset,
     files: Vec<Arc<dyn DiskFile>>,
-    directory: Option<PathBuf>,
+    directories: Vec<PathBuf>,
     disk: Arc<dyn Disk>,
     truncations: u64,
 }
@@ -346,9 +374,6 @@ impl SyncWork {
             file.sync_data()?;
         }
         // Last: a name that leads to bytes not yet there would be the worse half.
-        match &self.directory {
-            Some(directory) => self.disk.sync_directory(directory),
-            None => Ok(()),
-        }
+        self.directories.iter().try_for_each(|directory| self.disk.sync_directory(directory))
     }
 }

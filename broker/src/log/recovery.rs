@@ -106,6 +106,8 @@ impl Log {
             epochs,
             producers: Producers::default(),
             unsynced,
+            is_parent_unsynced: found.segments.is_empty(),
+            is_epoch_unwritten: false,
             is_directory_unsynced: found.segments.is_empty() || !hints.is_clean,
             truncations: 0,
             cursors: Cursors::default(),
@@ -117,7 +119,9 @@ impl Log {
         }
         log.remove_stray_snapshots(&found.snapshots).map_err(|source| at("tidy", source))?;
         log.reload_producers().map_err(|source| at("read producers in", source))?;
-        if !hints.is_clean || !log.unsynced.is_empty() {
+        // A new log holds nothing to lose: its files are synced with its first records.
+        let is_young = found.segments.is_empty();
+        if !is_young && (!hints.is_clean || !log.unsynced.is_empty()) {
             // What is read back now may still be on its way to the disk. Nobody may see it before
             // it would survive the next crash too.
             log.unsynced.push(log.active.log.clone());

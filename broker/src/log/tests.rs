@@ -128,7 +128,7 @@ fn reads_keep_to_their_limits() {
 fn a_clean_log_opens_as_it_was() {
     let fixture = Fixture::new(small());
     let (mut log, _) = fixture.open(OpenHints::default());
-    log.start_epoch(LeaderEpoch(4)).unwrap();
+    log.start_epoch(LeaderEpoch(4));
     fill(&mut log, 500);
     log.close().unwrap();
     let (bytes, segments) = (log.bytes(), log.segment_count());
@@ -385,7 +385,7 @@ fn truncation_forgets_what_producers_wrote_after() {
 fn a_follower_keeps_its_leaders_offsets() {
     let (leader, follower) = (Fixture::new(small()), Fixture::new(small()));
     let (mut log, _) = leader.open(OpenHints::default());
-    log.start_epoch(LeaderEpoch(0)).unwrap();
+    log.start_epoch(LeaderEpoch(0));
     fill(&mut log, 200);
     let (mut copy, _) = follower.open(OpenHints::default());
     let bytes = log.read_all(Offset::ZERO, Offset(200)).unwrap();

@@ -9,9 +9,9 @@ mod isr;
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use elkfk_wire::kafka::records::{LeaderEpoch, Offset};
@@ -20,8 +20,8 @@ use tokio::sync::watch;
 pub use isr::{BrokerId, InSyncReplicas};
 
 use crate::log::{
-    AppendError, AppendInfo, CleanError, Durability, Log, LogDirectory, LogError, LookupError,
-    Origin, TimestampOffset, TopicConfig, TopicId, lock, now_ms, validate,
+    AppendError, AppendInfo, CleanError, DiskFile, Durability, Log, LogDirectory, LogError,
+    LookupError, Origin, TimestampOffset, TopicConfig, TopicId, lock, now_ms, validate,
 };
 
 /// What a produce request says about an append.
@@ -129,13 +129,16 @@ impl State {
 pub struct Partition {
     topic: String,
     partition: i32,
-    topic_id: Option<TopicId>,
+    topic_id: OnceLock<TopicId>,
     directory: Arc<LogDirectory>,
     durability: Durability,
     state: Mutex<State>,
     positions: watch::Sender<Positions>,
     /// True while the flusher has this partition in its queue.
     is_sync_queued: AtomicBool,
+    /// Held while a sync runs: one that began later covers less than it seems to until the
+    /// earlier one is through.
+    syncing: Mutex<()>,
 }
 
 impl Partition {
@@ -158,7 +161,7 @@ impl Partition {
         Arc::new(Self {
             topic: topic.to_owned(),
             partition,
-            topic_id,
+            topic_id: topic_id.map(OnceLock::from).unwrap_or_default(),
             directory,
             durability,
             state: Mutex::new(State {
@@ -169,6 +172,7 @@ impl Partition {
             }),
             positions: watch::Sender::new(positions),
             is_sync_queued: AtomicBool::new(false),
+            syncing: Mutex::new(()),
         })
     }
 
@@ -182,7 +186,20 @@ impl Partition {
 
     /// `None` where an inter-broker protocol before 2.8 made the topic.
     pub fn topic_id(&self) -> Option<TopicId> {
-        self.topic_id
+        self.topic_id.get().copied()
+    }
+
+    /// Gives a partition that had none its topic id, by `write` into the log's directory.
+    pub(crate) fn adopt_topic_id(
+        &self,
+        topic_id: TopicId,
+        write: impl FnOnce(&Path) -> io::Result<Arc<dyn DiskFile>>,
+    ) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        let file = write(state.log.directory())?;
+        state.log.sync_with_next(file);
+        let _ = self.topic_id.set(topic_id);
+        Ok(())
     }
 
     pub fn directory(&self) -> &Arc<LogDirectory> {
@@ -206,7 +223,7 @@ impl Partition {
                 isr.set_followers(in_sync_followers.iter().map(|&id| (id, Offset::ZERO)));
             }
             _ => {
-                state.log.start_epoch(epoch).map_err(AppendError::Io)?;
+                state.log.start_epoch(epoch);
                 let isr = InSyncReplicas::new(
                     local,
                     self.safe_end(&state.log),
@@ -451,8 +468,9 @@ impl Partition {
         }
     }
 
-    /// Makes all that is appended by now durable. Blocks; for the flusher.
+    /// Makes all that is appended by now durable. Blocks; for the flushers.
     pub(crate) fn sync(&self) -> io::Result<()> {
+        let _syncing = lock(&self.syncing);
         // Cleared first: an append from here on queues the partition again.
         self.is_sync_queued.store(false, Ordering::Release);
         let Some(work) = lock(&self.state).log.begin_sync() else { return Ok(()) };
@@ -468,9 +486,10 @@ impl Partition {
         let state = lock(&self.state);
         let unsynced = state.log.log_end().0 - state.log.recovery_point().0;
         let config = state.log.config();
-        unsynced > 0
-            && (config.flush_records.is_some_and(|limit| unsynced as u64 >= limit)
-                || config.flush_interval.is_some_and(|limit| unsynced_for >= limit))
+        let is_past_limit = config.flush_records.is_some_and(|limit| unsynced as u64 >= limit)
+            || config.flush_interval.is_some_and(|limit| unsynced_for >= limit);
+        // Kafka too syncs a segment once another has followed it.
+        state.log.has_unsynced_segments() || (unsynced > 0 && is_past_limit)
     }
 
     /// Applies retention, expires producers.
@@ -530,7 +549,7 @@ impl Partition {
     /// Marks the partition deleted, and gives its directory another name by `rename`.
     pub(crate) fn delete(
         &self,
-        rename: impl FnOnce(&std::path::Path) -> io::Result<PathBuf>,
+        rename: impl FnOnce(&Path) -> io::Result<PathBuf>,
     ) -> io::Result<PathBuf> {
         let mut state = lock(&self.state);
         let renamed = rename(state.log.directory())?;

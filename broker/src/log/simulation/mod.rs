@@ -235,7 +235,7 @@ impl Simulation {
         self.sequence = self.appended.last().map_or(0, |batch| batch.sequence + batch.count as i32);
         self.resend_the_last();
         self.epoch += 1;
-        self.log.start_epoch(LeaderEpoch(self.epoch)).unwrap();
+        self.log.start_epoch(LeaderEpoch(self.epoch));
         self.checkpoint();
     }
 
