@@ -11,7 +11,9 @@ pub mod output;
 pub mod pipeline;
 pub mod replay;
 pub mod runtime;
+pub mod sample;
 pub mod worker;
 
 pub use replay::{ReplayConfig, ReplayError, ReplayReport, replay};
 pub use runtime::{Config, PartitionStatus, Running, StartError, Status, check, start};
+pub use sample::run_sample;

@@ -370,7 +370,11 @@ mod tests {
         one("", "a = 1  b =2", r#"{"a":"1","b":"2"}"#);
         one("", "a=1 a=2 a=1", r#"{"a":["1","2","1"]}"#);
         one("allow_duplicate_values => false", "a=1 a=2 a=1", r#"{"a":["1","2"]}"#);
-        one("allow_empty_values => true whitespace => strict", "a= b=\"\" c=1", r#"{"a":"","b":"","c":"1"}"#);
+        one(
+            "allow_empty_values => true whitespace => strict",
+            "a= b=\"\" c=1",
+            r#"{"a":"","b":"","c":"1"}"#,
+        );
         one("field_split => \"&?\" value_split => \":\"", "p?a:1&b:x y", r#"{"a":"1","b":"x y"}"#);
         one(
             "field_split_pattern => \"::\" value_split_pattern => \"=>\"",

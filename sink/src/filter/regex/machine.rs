@@ -8,7 +8,7 @@ use memchr::{memchr, memrchr};
 use super::{
     class::{Class, is_word},
     parse::{Assertion, Mode},
-    program::{Inst, Pc, Program},
+    program::{Anchor, Inst, Pc, Program},
 };
 
 /// Not set.
@@ -117,7 +117,17 @@ impl Machine<'_> {
         let single = start.single();
         self.begin();
         let mut at = from;
+        let is_anchored = self.program.anchor == Anchor::Text;
         loop {
+            if self.program.anchor == Anchor::Line
+                && at > 0
+                && self.text.get(at - 1) != Some(&b'\n')
+            {
+                let Some(found) = memchr(b'\n', &self.text[at.min(self.text.len())..]) else {
+                    return Ok(None);
+                };
+                at += found + 1;
+            }
             if !start.is_open {
                 let rest = &self.text[at.min(self.text.len())..];
                 let found = match single {
@@ -125,7 +135,7 @@ impl Machine<'_> {
                     None => rest.iter().position(|byte| start.has(*byte)),
                 };
                 match found {
-                    Some(skipped) if skipped == 0 || !self.program.is_anchored => at += skipped,
+                    Some(skipped) if skipped == 0 || !is_anchored => at += skipped,
                     _ => return Ok(None),
                 }
                 self.steps += found.unwrap_or(0) as u64 / 16;
@@ -138,7 +148,7 @@ impl Machine<'_> {
             }
             // A failed run has put back every slot.
             at += 1;
-            if at > self.text.len() || self.program.is_anchored {
+            if at > self.text.len() || is_anchored {
                 return Ok(None);
             }
         }

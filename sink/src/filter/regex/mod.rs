@@ -15,7 +15,7 @@ pub(crate) mod sample;
 use std::sync::OnceLock;
 
 use parse::Syntax;
-use program::Program;
+use program::{Anchor, Program};
 
 pub(crate) use machine::{Exhausted, STEPS_MAX, Scratch, UNSET};
 pub(crate) use parse::{CaptureName, Definitions};
@@ -76,14 +76,19 @@ impl Expression {
 
     /// Finds the first match; its captures are in `scratch`.
     pub(crate) fn find(&self, text: &str, scratch: &mut Scratch) -> Result<bool, Exhausted> {
+        let begins_here_only = match self.program.anchor {
+            Anchor::Text => true,
+            Anchor::Line => memchr::memchr(b'\n', text.as_bytes()).is_none(),
+            Anchor::Anywhere => false,
+        };
         // Nearly every line that matches does so from its start and without much searching.
         if self.program.start.allows(text.as_bytes(), 0) {
             match self.program.match_at(text, 0, scratch, STEPS_FIRST) {
                 Ok(Some(_)) => return Ok(true),
-                Ok(None) if self.program.is_anchored => return Ok(false),
+                Ok(None) if begins_here_only => return Ok(false),
                 Ok(None) | Err(Exhausted) => {}
             }
-        } else if self.program.is_anchored {
+        } else if begins_here_only {
             return Ok(false);
         }
         if self.gate().is_some_and(|gate| !gate.is_match(text.as_bytes())) {

@@ -76,8 +76,17 @@ pub(super) struct Program {
     pub(super) slots: usize,
     /// Bytes with which a match may begin.
     pub(super) start: ByteSet,
-    /// A match can only begin at the start of the text: `\A`, or `.*` which would have begun there.
-    pub(super) is_anchored: bool,
+    pub(super) anchor: Anchor,
+}
+
+/// Where a match can begin at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Anchor {
+    Anywhere,
+    /// `^`
+    Line,
+    /// `\A`, or `.*` which would have begun there.
+    Text,
 }
 
 /// Compiles `ast`; only captures whose index is `true` in `wanted` are recorded.
@@ -353,26 +362,22 @@ impl Compiler<'_> {
                 _ => {}
             }
         }
-        let is_anchored = self.is_anchored();
+        let anchor = self.anchor();
         let start = firsts[0];
-        Program {
-            insts: self.insts,
-            classes: self.classes,
-            sets,
-            slots: self.slots,
-            start,
-            is_anchored,
-        }
+        Program { insts: self.insts, classes: self.classes, sets, slots: self.slots, start, anchor }
     }
 
-    fn is_anchored(&self) -> bool {
+    fn anchor(&self) -> Anchor {
         let first = self.insts.iter().find(|inst| !matches!(inst, Inst::Save(_)));
         match first {
-            Some(Inst::Assert(Assertion::TextStart)) => true,
-            Some(Inst::Span { class, min: 0, max: u32::MAX, mode, .. }) => {
-                *mode != Mode::Possessive && self.classes[*class as usize] == Class::ANY
+            Some(Inst::Assert(Assertion::TextStart)) => Anchor::Text,
+            Some(Inst::Assert(Assertion::LineStart)) => Anchor::Line,
+            Some(Inst::Span { class, min: 0, max: u32::MAX, mode, .. })
+                if *mode != Mode::Possessive && self.classes[*class as usize] == Class::ANY =>
+            {
+                Anchor::Text
             }
-            _ => false,
+            _ => Anchor::Anywhere,
         }
     }
 
