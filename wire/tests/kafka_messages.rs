@@ -353,3 +353,13 @@ fn codecs_of_versions() -> impl Iterator<Item = &'static (i16, Codec)> {
     });
     ALL.iter()
 }
+
+#[test]
+fn docs_name_every_api_and_its_versions() {
+    let page = include_str!("../../docs/wire.md");
+    for api in schema().apis {
+        let table::Versions { first, last } = api.versions;
+        let row = format!("| {} | {} | {first}–{last} |", api.key, api.name);
+        assert!(page.contains(&row), "docs/wire.md has no row {row}");
+    }
+}

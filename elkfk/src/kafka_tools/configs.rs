@@ -7,7 +7,7 @@ use super::options::{Options, Spec, flag, properties_file, value};
 use super::{Failure, block_on, client, jvm_order, sayln};
 
 #[rustfmt::skip]
-const OPTIONS: &[Spec] = &[
+pub(super) const OPTIONS: &[Spec] = &[
     value("bootstrap-server", "host:port,…", "The brokers to ask. Required."),
     value("command-config", "file", "Settings of the client."),
     flag("describe", "Show settings."),
@@ -113,7 +113,7 @@ fn entity(options: &Options) -> Result<Entity, String> {
                 .to_owned(),
         );
     }
-    let one = |name| options.one(name).map_err(|failure| failure.stderr);
+    let one = |name| options.one(name).map_err(|e| e.message);
     let short = [("topic", "topics"), ("broker", "brokers")];
     let mut found = None;
     for (option, kind) in short {

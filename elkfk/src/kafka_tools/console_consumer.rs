@@ -17,7 +17,7 @@ use super::options::{Options, Spec, flag, pairs, properties_file, value};
 use super::{Failure, block_on, client, log_line};
 
 #[rustfmt::skip]
-const OPTIONS: &[Spec] = &[
+pub(super) const OPTIONS: &[Spec] = &[
     value("bootstrap-server", "host:port,…", "The brokers to ask. Required."),
     value("topic", "name", "The topic to read."),
     value("include", "pattern", "The topics to read, as a regular expression."),

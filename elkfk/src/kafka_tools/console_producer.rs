@@ -16,7 +16,7 @@ use super::options::{Options, Spec, Takes, flag, pairs, properties_file, value};
 use super::{Failure, block_on, client, log_line};
 
 #[rustfmt::skip]
-const OPTIONS: &[Spec] = &[
+pub(super) const OPTIONS: &[Spec] = &[
     value("topic", "name", "Where the records go. Required."),
     value("bootstrap-server", "host:port,…", "The brokers to ask. Required."),
     value("broker-list", "host:port,…", "The old name of --bootstrap-server."),

@@ -16,7 +16,7 @@ use super::options::{Options, Spec, Takes, flag, value};
 use super::{Failure, block_on, client, jvm_order, sayln};
 
 #[rustfmt::skip]
-const OPTIONS: &[Spec] = &[
+pub(super) const OPTIONS: &[Spec] = &[
     value("bootstrap-server", "host:port,…", "The brokers to ask. Required."),
     value("command-config", "file", "Settings of the client."),
     value("timeout", "ms", "How long to try; 5000."),
@@ -72,8 +72,15 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
                 Err(options.usage(e.message()))
             }
             Err(Stop::Exception(e)) => {
-                // The real tool exits with 0 after this, too.
-                print_error(&format!("Executing consumer group command failed due to {e}"));
+                // The real tool exits with 0 after this, too. What a broker refused it wraps in
+                // another exception, whose message names the class.
+                let is_own = e.class.starts_with("joptsimple.");
+                let cause = if is_own { e.message().to_owned() } else { e.to_string() };
+                print_error(&format!("Executing consumer group command failed due to {cause}"));
+                if is_own {
+                    eprintln!("{e}");
+                    return Ok(());
+                }
                 eprintln!("java.util.concurrent.ExecutionException: {e}\nCaused by: {e}");
                 Ok(())
             }

@@ -9,7 +9,7 @@ use super::options::{Options, Spec, usage, value};
 use super::{Failure, block_on, client, sayln};
 
 #[rustfmt::skip]
-const OPTIONS: &[Spec] = &[
+pub(super) const OPTIONS: &[Spec] = &[
     value("bootstrap-server", "host:port,…", "The brokers to ask. Required."),
     value("offset-json-file", "file", "{\"partitions\":[{\"topic\":\"a\",\"partition\":0,\"offset\":7}],\"version\":1}; -1 is the end. Required."),
     value("command-config", "file", "Settings of the client."),

@@ -9,7 +9,7 @@ use super::topics::topic_pattern;
 use super::{Failure, block_on, client, sayln};
 
 #[rustfmt::skip]
-const OPTIONS: &[Spec] = &[
+pub(super) const OPTIONS: &[Spec] = &[
     value("bootstrap-server", "host:port,…", "The brokers to ask."),
     value("broker-list", "host:port,…", "The old name of --bootstrap-server."),
     value("topic-partitions", "a:0,b:1-3,c", "Patterns of topics, each with a partition or a range of them."),

@@ -166,3 +166,40 @@ fn cluster(args: &[String]) -> Result<(), Failure> {
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tools_are_found_by_link_name() {
+        assert_eq!(tool_name("/usr/local/bin/kafka-topics.sh"), Some("kafka-topics"));
+        assert_eq!(tool_name("kafka-topics"), Some("kafka-topics"));
+        assert_eq!(tool_name("elkfk"), None);
+    }
+
+    #[test]
+    fn every_flag_is_documented() {
+        let page = include_str!("../../../docs/kafka-tools.md");
+        let tables = [
+            ("kafka-configs", configs::OPTIONS),
+            ("kafka-console-consumer", console_consumer::OPTIONS),
+            ("kafka-console-producer", console_producer::OPTIONS),
+            ("kafka-consumer-groups", consumer_groups::OPTIONS),
+            ("kafka-delete-records", delete_records::OPTIONS),
+            ("kafka-get-offsets", get_offsets::OPTIONS),
+            ("kafka-topics", topics::OPTIONS),
+        ];
+        for (tool, specs) in tables {
+            let section = page.split("\n### ").find(|s| s.starts_with(&format!("{tool}.sh\n")));
+            let section = section.unwrap_or_else(|| panic!("no section on {tool}"));
+            for spec in specs {
+                assert!(
+                    section.contains(&format!("| `--{}` |", spec.name)),
+                    "{tool} --{}",
+                    spec.name
+                );
+            }
+        }
+    }
+}

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::Failure;
+use super::errors::Exception;
 
 /// Whether an option takes a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,15 +121,14 @@ impl Options {
     /// # Errors
     ///
     /// If it was given more than once.
-    pub(crate) fn one(&self, name: &str) -> Result<Option<&str>, Failure> {
+    pub(crate) fn one(&self, name: &str) -> Result<Option<&str>, JoptError> {
         match self.all(name) {
             [] => Ok(None),
             [value] => Ok(Some(value)),
             _ => Err(JoptError::new(
                 "MultipleArgumentsForOptionException",
                 format!("Found multiple arguments for option {name}, but you asked for only one"),
-            )
-            .uncaught()),
+            )),
         }
     }
 
@@ -137,15 +137,14 @@ impl Options {
     /// # Errors
     ///
     /// If it is none, or was given more than once.
-    pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Failure> {
+    pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, JoptError> {
         let Some(text) = self.one(name)? else { return Ok(None) };
         match text.parse() {
             Ok(number) => Ok(Some(number)),
             Err(_) => Err(JoptError::new(
                 "OptionArgumentConversionException",
                 format!("Cannot parse argument '{text}' of option {name}"),
-            )
-            .uncaught()),
+            )),
         }
     }
 
@@ -233,6 +232,18 @@ impl JoptError {
     }
 }
 
+impl From<JoptError> for Failure {
+    fn from(error: JoptError) -> Self {
+        error.uncaught()
+    }
+}
+
+impl From<JoptError> for Exception {
+    fn from(error: JoptError) -> Self {
+        Self::new(&format!("joptsimple.{}", error.class), error.message)
+    }
+}
+
 /// `key=value` pairs; a missing value is empty, a later pair wins.
 pub(crate) fn pairs(args: &[String]) -> Vec<(String, String)> {
     let mut pairs: Vec<(String, String)> = Vec::new();
@@ -296,7 +307,7 @@ mod tests {
         assert_eq!(message("--zookeeper localhost:2181"), "zookeeper is not a recognized option");
         assert_eq!(message("--topic"), "Option topic requires an argument");
         let twice = parse("--topic a --topic b").unwrap();
-        let failure = twice.one("topic").unwrap_err();
+        let failure = twice.one("topic").unwrap_err().uncaught();
         assert_eq!(
             failure.stderr,
             "Exception in thread \"main\" joptsimple.MultipleArgumentsForOptionException: Found multiple arguments for option topic, but you asked for only one\n"

@@ -12,7 +12,7 @@ use super::options::{Options, Spec, flag, value};
 use super::{Failure, block_on, client, jvm_order, log_line, sayln};
 
 #[rustfmt::skip]
-const OPTIONS: &[Spec] = &[
+pub(super) const OPTIONS: &[Spec] = &[
     value("bootstrap-server", "host:port,…", "The brokers to ask. Required."),
     value("command-config", "file", "Settings of the client: client.id, request.timeout.ms."),
     flag("list", "List the topics."),
