@@ -10,6 +10,7 @@ mod config;
 mod consensus;
 mod machine;
 mod metrics;
+mod recovery;
 mod server;
 mod service;
 mod snapshots;

@@ -1,1 +1,233 @@
+use elkfk_wire::jute::{Acl, CreateKind, OpResult, Stat, create_flags};
 
+use super::*;
+
+/// A machine with a session, and what was told of its changes.
+struct Bench {
+    machine: Machine,
+    events: Vec<(EventKind, String)>,
+}
+
+const SESSION: SessionId = SessionId(0x77);
+
+impl Bench {
+    fn new() -> Self {
+        let mut bench = Self { machine: Machine::new(), events: Vec::new() };
+        bench.apply(1, &[]);
+        bench.command(SESSION, Action::Secret([7; 32]));
+        bench.command(SESSION, Action::CreateSession { timeout_ms: 4000, server: 1 });
+        bench
+    }
+
+    fn apply(&mut self, term: u64, data: &[u8]) -> Answer {
+        let applied = self.machine.apply(term, self.machine.index() + 1, data);
+        self.events.extend(applied.events.into_iter().map(|event| (event.kind, event.path)));
+        applied.answer
+    }
+
+    fn command(&mut self, session: SessionId, action: Action<'_>) -> Answer {
+        let command = Command { time_ms: 5, origin: Origin::default(), session, action };
+        self.apply(self.machine.term().max(1), &command.encode())
+    }
+
+    fn request(&mut self, request: &Request<'_>) -> Result<Response<'static>, ErrorCode> {
+        self.request_from(1, SESSION, request)
+    }
+
+    fn request_from(
+        &mut self,
+        server: u64,
+        session: SessionId,
+        request: &Request<'_>,
+    ) -> Result<Response<'static>, ErrorCode> {
+        let mut body = Vec::new();
+        request.encode(&mut body);
+        let op = request.op().code();
+        let identities = Vec::new();
+        match self.command(session, Action::Request { server, identities, op, body: body.into() }) {
+            Answer::Request(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn create(&mut self, path: &'static str, flags: i32) -> Result<Response<'static>, ErrorCode> {
+        self.request(&create(path, flags))
+    }
+
+    fn stat(&self, path: &str) -> Stat {
+        self.machine.tree.get(path).unwrap().stat()
+    }
+}
+
+fn create(path: &'static str, flags: i32) -> Request<'static> {
+    let acl = Some(vec![Acl::OPEN]);
+    let kind = CreateKind::Create;
+    Request::Create { kind, path: path.into(), data: None, acl, flags, ttl_ms: 0 }
+}
+
+fn set(path: &'static str, version: i32) -> Request<'static> {
+    Request::SetData { path: path.into(), data: None, version }
+}
+
+fn delete(path: &'static str) -> Request<'static> {
+    Request::Delete { path: path.into(), version: -1 }
+}
+
+#[test]
+fn every_change_takes_the_next_zxid_and_a_term_begins_anew() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.machine.zxid(), Zxid(0x1_0000_0001));
+    bench.create("/a", 0).unwrap();
+    assert_eq!(bench.create("/a", 0), Err(ErrorCode::NodeExists));
+    assert_eq!(bench.machine.zxid(), Zxid(0x1_0000_0003));
+    // What clients do not see takes none.
+    bench.command(SESSION, Action::MoveSession { server: 1 });
+    bench.command(SESSION, Action::Secret([8; 32]));
+    assert_eq!(bench.machine.zxid(), Zxid(0x1_0000_0003));
+    bench.apply(3, &[]);
+    assert_eq!(bench.machine.zxid(), Zxid(0x3_0000_0000));
+    // Where the counter ran full, the next term's zxids are larger all the same.
+    bench.machine.zxid = Zxid(0x3_ffff_ffff);
+    bench.create("/b", 0).unwrap();
+    assert_eq!(bench.machine.zxid(), Zxid(0x4_0000_0000));
+    bench.apply(4, &[]);
+    assert_eq!(bench.machine.zxid(), Zxid(0x5_0000_0000));
+}
+
+#[test]
+fn the_first_secret_holds() {
+    let mut bench = Bench::new();
+    let password = bench.machine.password(SESSION);
+    bench.command(SESSION, Action::Secret([9; 32]));
+    assert_eq!(bench.machine.password(SESSION), password);
+    assert_ne!(bench.machine.password(SessionId(0x78)), password);
+    assert_eq!(Machine::new().password(SESSION), None);
+}
+
+#[test]
+fn a_multi_that_fails_changes_nothing_and_tells_nobody() {
+    let mut bench = Bench::new();
+    bench.create("/a", 0).unwrap();
+    let (before, digest) = (bench.stat("/a"), bench.machine.tree.digest());
+    bench.events.clear();
+    let multi = |last| {
+        Request::Multi(vec![
+            create("/a/s", create_flags::PERSISTENT_SEQUENTIAL),
+            create("/a/e", create_flags::EPHEMERAL),
+            set("/a", 0),
+            delete("/a/e"),
+            last,
+        ])
+    };
+    let answer = bench.request(&multi(set("/a", 0)));
+    let results = [0, 0, 0, 0, ErrorCode::BadVersion.code()].map(OpResult::Error);
+    assert_eq!(answer, Ok(Response::Multi(results.to_vec())));
+    assert_eq!((bench.stat("/a"), bench.machine.tree.digest()), (before, digest));
+    assert_eq!(bench.events, []);
+    let Ok(Response::Multi(results)) = bench.request(&multi(set("/a", 1))) else { panic!() };
+    assert_eq!(results[0], OpResult::Ok(OpCode::Create, Response::Path("/a/s0000000000".into())));
+    assert_eq!(bench.events.len(), 2 + 2 + 1 + 2 + 1);
+    let stat = bench.stat("/a");
+    assert_eq!((stat.version, stat.num_children, stat.cversion), (2, 1, 3));
+    assert_eq!((stat.mzxid, stat.pzxid), (bench.machine.zxid(), bench.machine.zxid()));
+}
+
+#[test]
+fn an_expiry_removes_all_ephemerals_under_one_zxid() {
+    let mut bench = Bench::new();
+    for path in ["/b", "/a", "/c"] {
+        bench.create(path, create_flags::EPHEMERAL).unwrap();
+    }
+    bench.events.clear();
+    let before = bench.machine.zxid();
+    let close = Action::CloseSession { is_expiry: true };
+    assert_eq!(bench.command(SESSION, close.clone()), Answer::SessionClosed);
+    assert_eq!(bench.machine.zxid().0, before.0 + 1);
+    let deleted: Vec<_> = bench
+        .events
+        .iter()
+        .filter(|(kind, _)| *kind == EventKind::Deleted)
+        .map(|(_, path)| path.as_str())
+        .collect();
+    assert_eq!(deleted, ["/a", "/b", "/c"]);
+    assert_eq!(bench.stat("/").pzxid, bench.machine.zxid());
+    // What it still had on the way comes too late.
+    assert_eq!(bench.create("/late", create_flags::EPHEMERAL), Err(ErrorCode::SessionExpired));
+    assert_eq!(bench.command(SESSION, close), Answer::SessionClosed);
+}
+
+#[test]
+fn writes_through_the_server_a_session_has_left_are_refused() {
+    let mut bench = Bench::new();
+    let moved = bench.command(SESSION, Action::MoveSession { server: 2 });
+    assert_eq!(moved, Answer::SessionMoved(true));
+    assert_eq!(bench.create("/a", 0), Err(ErrorCode::SessionMoved));
+    assert!(bench.request_from(2, SESSION, &create("/a", 0)).is_ok());
+    let moved = bench.command(SessionId(1), Action::MoveSession { server: 2 });
+    assert_eq!(moved, Answer::SessionMoved(false));
+}
+
+#[test]
+fn containers_go_when_their_children_have_gone() {
+    let mut bench = Bench::new();
+    bench.create("/c", create_flags::CONTAINER).unwrap();
+    assert_eq!(bench.machine.tree.empty_containers(), Vec::<String>::new());
+    bench.create("/c/a", 0).unwrap();
+    assert_eq!(bench.machine.tree.empty_containers(), Vec::<String>::new());
+    bench.request(&delete("/c/a")).unwrap();
+    assert_eq!(bench.machine.tree.empty_containers(), ["/c"]);
+    // A child that came meanwhile saves it; a znode that is none is left alone.
+    bench.create("/c/b", 0).unwrap();
+    bench.create("/plain", 0).unwrap();
+    for path in ["/c", "/plain"] {
+        bench.command(SessionId(0), Action::DeleteContainer { path: path.into() });
+        assert!(bench.machine.tree.get(path).is_some(), "{path}");
+    }
+    bench.request(&delete("/c/b")).unwrap();
+    bench.command(SessionId(0), Action::DeleteContainer { path: "/c".into() });
+    assert!(bench.machine.tree.get("/c").is_none());
+}
+
+#[test]
+fn what_zookeeper_keeps_cannot_be_deleted() {
+    let mut bench = Bench::new();
+    for path in ["/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"] {
+        assert_eq!(bench.request(&delete(path)), Err(ErrorCode::BadArguments), "{path}");
+    }
+    assert_eq!(bench.request(&set("/zookeeper/config", -1)), Err(ErrorCode::NoAuth));
+    for (path, code) in [
+        ("", ErrorCode::BadArguments),
+        ("a", ErrorCode::BadArguments),
+        ("/a/", ErrorCode::NoNode),
+        ("/zookeeper//a", ErrorCode::NoNode),
+        ("/zookeeper/..", ErrorCode::BadArguments),
+        ("/a\0", ErrorCode::BadArguments),
+    ] {
+        assert_eq!(bench.create(path, 0), Err(code), "{path:?}");
+    }
+    assert_eq!(bench.create("/a", 99), Err(ErrorCode::BadArguments));
+}
+
+#[test]
+fn a_machine_survives_its_image() {
+    let mut bench = Bench::new();
+    bench.create("/e", create_flags::EPHEMERAL).unwrap();
+    let mut bytes = bench.machine.start_image();
+    bytes.extend(bench.machine.tree.next_image_piece(usize::MAX).unwrap().0);
+    let mut loaded = Machine::from_image(&bytes).unwrap();
+    let machine = &mut bench.machine;
+    assert_eq!((loaded.zxid(), loaded.index()), (machine.zxid(), machine.index()));
+    assert_eq!(loaded.term(), machine.term());
+    assert_eq!(loaded.password(SESSION), machine.password(SESSION));
+    assert_eq!(loaded.session(SESSION), Some(Session { timeout_ms: 4000, server: 1 }));
+    // And goes on as the other does.
+    let (term, index) = (machine.term(), machine.index() + 1);
+    let action = Action::CloseSession { is_expiry: true };
+    let command = Command { time_ms: 5, origin: Origin::default(), session: SESSION, action };
+    machine.apply(term, index, &command.encode());
+    loaded.apply(term, index, &command.encode());
+    assert_eq!(loaded.tree.digest(), machine.tree.digest());
+    for end in 0..bytes.len() {
+        assert!(Machine::from_image(&bytes[..end]).is_err(), "{end}");
+    }
+}

@@ -22,11 +22,11 @@ use tracing::{info, warn};
 pub(crate) use words::WORDS;
 
 use crate::config::Config;
-use crate::consensus::{RaftConsensus, Start};
+use crate::recovery::{Recovered, RecoveryError, recover};
 use crate::service::{Now, Service, Settings};
-use crate::snapshots::{self, SnapshotError};
+use crate::snapshots::SnapshotError;
 use crate::wal::disk::Directory;
-use crate::wal::{Wal, WalError};
+use crate::wal::{SEGMENT_BYTES, WalError};
 
 /// Of the files this program writes below the data directory.
 const FORMAT_VERSION: u32 = 1;
@@ -117,7 +117,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let config = Arc::new(config);
     let opening = config.clone();
     // Reading the log back takes as long as it takes, and blocks.
-    let opened = tokio::task::spawn_blocking(move || open(&opening))
+    let (directories, recovered) = tokio::task::spawn_blocking(move || open(&opening))
         .await
         .map_err(|error| StartError::Stopped(error.to_string()))??;
 
@@ -129,11 +129,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     };
     let wall = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let now = Now { steady_ms: 1, wall_ms: wall.as_millis() as i64 };
-    let tree = &opened.service_machine.tree;
+    let tree = &recovered.machine.tree;
     let (znodes, digest) = (tree.len(), format!("{:016x}", tree.digest()));
-    let service = Service::new(opened.service_machine, settings, rand::random(), now);
+    let service = Service::new(recovered.machine, settings, rand::random(), now);
     let mut snapshot = node::SnapshotState::default();
-    snapshot.index = opened.snapshot_index;
+    snapshot.index = recovered.snapshot_index;
 
     let (tasks, node_tasks) = (Tasks::new(), Tasks::new());
     let (inputs, received) = mpsc::channel(INPUTS_QUEUED_MAX);
@@ -151,11 +151,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (notifier, notices) = mpsc::channel(16);
     let (failed_sender, failed) = watch::channel(None);
     let log_notifier = notifier.clone();
-    let wal = opened.wal;
+    let wal = recovered.wal;
     node_tasks.spawn_blocking(move || writer::write_log(wal, &log_tasks, &log_notifier));
     let node = node::Node {
         service,
-        consensus: opened.consensus,
+        consensus: recovered.consensus,
         config: config.clone(),
         shared: shared.clone(),
         port: local_addr.port(),
@@ -179,7 +179,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     tasks.spawn("coordinator accept", accept(listener, shared, config, tasks.clone()));
     info!(addr = %local_addr, znodes, digest, after_ms = started.elapsed().as_millis() as u64, "coordinator ready");
-    Ok(Running { local_addr, tasks, node: node_tasks, failed, _directories: opened.directories })
+    Ok(Running { local_addr, tasks, node: node_tasks, failed, _directories: directories })
 }
 
 async fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {
@@ -189,16 +189,8 @@ async fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {
     })
 }
 
-struct Opened {
-    directories: Vec<DataDirectory>,
-    service_machine: crate::machine::Machine,
-    snapshot_index: u64,
-    wal: Wal<Directory>,
-    consensus: RaftConsensus,
-}
-
-/// Reads snapshot and log, and applies what is known to be committed.
-fn open(config: &Config) -> Result<Opened, StartError> {
+/// Claims the directories and reads what is in them.
+fn open(config: &Config) -> Result<(Vec<DataDirectory>, Recovered<Directory>), StartError> {
     let log_dir = config.data_log_dir.as_ref().unwrap_or(&config.data_dir);
     let (path, log_path) = (data_path(&config.data_dir), data_path(log_dir));
     for directory in [&config.data_dir, log_dir] {
@@ -211,25 +203,14 @@ fn open(config: &Config) -> Result<Opened, StartError> {
     if log_path != path {
         directories.push(DataDirectory::open(&log_path, FORMAT_VERSION)?);
     }
-    let mut machine = snapshots::load_newest(&Directory::new(&path))
-        .map_err(|source| StartError::Snapshots { path: path.clone(), source })?;
-    let snapshot_index = machine.index();
-    let (wal, mut recovered) = Wal::open(Directory::new(&log_path), snapshot_index)
-        .map_err(|source| StartError::Log { path: log_path, source })?;
-    while recovered.entries.front().is_some_and(|entry| entry.index <= recovered.vote.commit) {
-        if let Some(entry) = recovered.entries.pop_front() {
-            machine.apply(entry.term, entry.index, &entry.data);
-        }
-    }
-    let consensus = RaftConsensus::new(Start {
-        id: config.raft_id(),
-        voters: vec![config.raft_id()],
-        vote: recovered.vote,
-        applied_index: machine.index(),
-        applied_term: machine.term(),
-        entries: recovered.entries,
-    })?;
-    Ok(Opened { directories, service_machine: machine, snapshot_index, wal, consensus })
+    let (disk, log_disk) = (Directory::new(&path), Directory::new(&log_path));
+    let recovered =
+        recover(disk, log_disk, config.raft_id(), SEGMENT_BYTES).map_err(|error| match error {
+            RecoveryError::Snapshots(source) => StartError::Snapshots { path, source },
+            RecoveryError::Log(source) => StartError::Log { path: log_path, source },
+            RecoveryError::Consensus(source) => StartError::Consensus(source),
+        })?;
+    Ok((directories, recovered))
 }
 
 /// How many connections each address has.

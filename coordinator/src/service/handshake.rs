@@ -42,6 +42,7 @@ impl Service {
             session: SessionId(0),
             identities: vec![identity],
             pending: VecDeque::new(),
+            refused: 0,
             early: Vec::new(),
             handshake: Handshake { has_read_only: request.read_only.is_some() },
             out: Vec::new(),

@@ -75,6 +75,9 @@ struct Connection {
     identities: Vec<Identity<'static>>,
     /// Requests without an answer, in their order.
     pending: VecDeque<Pending>,
+    /// How many of `pending` are refused. While there are, so is every write after them: one that
+    /// went into the log could be applied before its turn to be answered has come.
+    refused: usize,
     /// Frames that came before the handshake was answered.
     early: Vec<Bytes>,
     handshake: handshake::Handshake,
@@ -197,7 +200,12 @@ impl Service {
     /// The connection is gone. Its session waits for the client to come back.
     pub(crate) fn gone(&mut self, id: ConnectionId) {
         self.watches.remove_connection(id);
-        if let Some(connection) = self.connections.remove(&id)
+        let gone = self.connections.remove(&id);
+        if let Some(connection) = &gone {
+            let unanswered = connection.pending.len() as u64;
+            self.report.outstanding = self.report.outstanding.saturating_sub(unanswered);
+        }
+        if let Some(connection) = gone
             && self.attached.get(&connection.session) == Some(&id)
         {
             self.attached.remove(&connection.session);
@@ -218,7 +226,10 @@ impl Service {
     fn close(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.is_last = true;
+            self.report.outstanding =
+                self.report.outstanding.saturating_sub(connection.pending.len() as u64);
             connection.pending.clear();
+            connection.refused = 0;
             let session = connection.session;
             if self.attached.get(&session) == Some(&id) {
                 self.attached.remove(&session);
@@ -304,6 +315,7 @@ impl Service {
         let since_ms = self.now.steady_ms;
         if let Some(connection) = self.connections.get_mut(&id) {
             let RequestHeader { xid, op } = header;
+            connection.refused += usize::from(matches!(kind, PendingKind::Refused { .. }));
             connection.pending.push_back(Pending { xid, op, bytes, since_ms, kind });
             self.report.outstanding += 1;
         }
@@ -311,7 +323,7 @@ impl Service {
 
     fn write(&mut self, id: ConnectionId, header: RequestHeader, body: &Bytes, bytes: usize) {
         let Some(connection) = self.connections.get(&id) else { return };
-        if self.refusing.is_some() {
+        if self.refusing.is_some() || connection.refused > 0 {
             let due_ms = self.now.steady_ms + REFUSAL_DELAY_MS;
             self.enqueue(id, header, bytes, PendingKind::Refused { due_ms });
             return;
@@ -378,6 +390,7 @@ impl Service {
                 return;
             }
             let Some(pending) = connection.pending.pop_front() else { return };
+            connection.refused -= usize::from(matches!(pending.kind, PendingKind::Refused { .. }));
             match &pending.kind {
                 PendingKind::Read(body) => self.read(id, pending.xid, pending.op, body),
                 // The code that has every client look again before it goes on.

@@ -20,11 +20,11 @@ use tracing::warn;
 use disk::Disk;
 
 /// A segment is closed when it is this large.
-const SEGMENT_BYTES: u64 = 64 << 20;
-/// Room is reserved in pieces of this size.
+pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
+/// Room is reserved in pieces of this size, or of a segment's where that is smaller.
 const RESERVE_BYTES: u64 = 8 << 20;
 /// With less room than this left, the log counts as full; it bounds what may be in flight.
-pub(crate) const ROOM_BYTES_MIN: u64 = 4 << 20;
+const ROOM_BYTES_MIN: u64 = 4 << 20;
 
 const MAGIC: u32 = 0x656c_6b57;
 /// Magic, length of the payload, checksum of all that follows it, sequence number.
@@ -141,11 +141,7 @@ fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
 
 impl<D: Disk> Wal<D> {
     /// Opens or starts the log; entries up to `snapshot_index` are not asked for.
-    pub(crate) fn open(disk: D, snapshot_index: u64) -> Result<(Self, Recovered), WalError> {
-        Self::open_with(disk, snapshot_index, SEGMENT_BYTES)
-    }
-
-    pub(crate) fn open_with(
+    pub(crate) fn open(
         disk: D,
         snapshot_index: u64,
         segment_bytes: u64,
@@ -271,7 +267,7 @@ impl<D: Disk> Wal<D> {
         let segment = self.segments.back_mut().expect("a log has a segment");
         let end = self.offset + bytes.len() as u64;
         if end > self.reserved {
-            let reserved = end.next_multiple_of(RESERVE_BYTES);
+            let reserved = end.next_multiple_of(RESERVE_BYTES.min(self.segment_bytes));
             self.disk.reserve(&segment.name, reserved).map_err(full_or_failed)?;
             self.reserved = reserved;
         }
@@ -291,10 +287,11 @@ impl<D: Disk> Wal<D> {
 
     /// Makes sure that as much as may be in flight finds room.
     pub(crate) fn keep_room(&mut self) -> io::Result<()> {
-        if self.offset >= self.segment_bytes || self.reserved - self.offset >= ROOM_BYTES_MIN {
+        let room_bytes_min = ROOM_BYTES_MIN.min(self.segment_bytes / 2);
+        if self.offset >= self.segment_bytes || self.reserved - self.offset >= room_bytes_min {
             return Ok(());
         }
-        let reserved = self.reserved.max(self.offset) + RESERVE_BYTES;
+        let reserved = self.reserved + RESERVE_BYTES.min(self.segment_bytes);
         let segment = self.segments.back().expect("a log has a segment");
         self.disk.reserve(&segment.name, reserved)?;
         self.reserved = reserved;

@@ -1,0 +1,279 @@
+//! The service, its log and its snapshots on a simulated disk, all chance from one seed.
+
+mod simulation;
+
+use elkfk_wire::jute::{ConnectRequest, ConnectResponse};
+
+use super::*;
+
+const SETTINGS: Settings = Settings {
+    server: 1,
+    session_timeout_ms_min: 400,
+    session_timeout_ms_max: 4000,
+    frame_bytes_max: 1 << 20,
+};
+
+/// A service whose log takes everything at once.
+struct Bench {
+    service: Service,
+    index: u64,
+    now: Now,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let now = Now { steady_ms: 1, wall_ms: 1_700_000_000_000 };
+        let service = Service::new(Machine::new(), SETTINGS, 9, now);
+        let mut bench = Self { service, index: 0, now };
+        bench.apply(Vec::new());
+        let command = Command {
+            time_ms: 0,
+            origin: Origin::default(),
+            session: SessionId(0),
+            action: Action::Secret([1; 32]),
+        };
+        bench.apply(command.encode());
+        bench
+    }
+
+    fn apply(&mut self, data: Vec<u8>) {
+        self.index += 1;
+        let entry = LogEntry { term: 1, index: self.index, kind: 0, data: data.into() };
+        self.service.apply(&entry);
+    }
+
+    fn apply_all(&mut self) {
+        for proposal in self.service.take_proposals() {
+            self.apply(proposal);
+        }
+    }
+
+    fn wait(&mut self, ms: u64) {
+        // In steps, or it would count as a pause.
+        for _ in 0..ms / 50 {
+            self.now.steady_ms += 50;
+            self.service.set_now(self.now);
+            self.service.tick();
+        }
+        self.apply_all();
+    }
+
+    fn connect(&mut self, id: ConnectionId, session: SessionId, password: &[u8], seen: i64) {
+        let request = ConnectRequest {
+            protocol_version: 0,
+            last_zxid_seen: Zxid(seen),
+            timeout_ms: 1000,
+            session,
+            password,
+            read_only: Some(false),
+        };
+        self.service.connect(id, ([127, 0, 0, 1], 1).into(), &request);
+    }
+
+    fn new_session(&mut self, id: ConnectionId) -> SessionId {
+        self.connect(id, SessionId(0), &[0; 16], 0);
+        self.apply_all();
+        let out = self.take(id);
+        ConnectResponse::decode(&out.bytes[4..]).unwrap().session
+    }
+
+    fn send(&mut self, id: ConnectionId, xid: i32, request: &Request<'_>) {
+        let mut out = Vec::new();
+        let start = start_frame(&mut out);
+        RequestHeader { xid, op: request.op().code() }.encode(&mut out);
+        request.encode(&mut out);
+        end_frame(&mut out, start);
+        self.service.frames(id, out.into());
+    }
+
+    fn take(&mut self, id: ConnectionId) -> Delivery {
+        let deliveries = self.service.take_deliveries();
+        deliveries.into_iter().find(|delivery| delivery.connection == id).unwrap_or_default()
+    }
+
+    /// Number and error of each frame.
+    fn answers(&mut self, id: ConnectionId) -> Vec<(i32, i32)> {
+        let out = self.take(id).bytes;
+        let mut rest = &out[..];
+        let mut answers = Vec::new();
+        while let Ok(Some(frame)) = frame_in(rest, 1 << 20) {
+            let header = ReplyHeader::decode(&mut Reader::new(frame)).unwrap();
+            answers.push((header.xid, header.error));
+            rest = &rest[4 + frame.len()..];
+        }
+        answers
+    }
+}
+
+fn create(path: &'static str) -> Request<'static> {
+    Request::Create {
+        kind: elkfk_wire::jute::CreateKind::Create,
+        path: path.into(),
+        data: None,
+        acl: Some(vec![elkfk_wire::jute::Acl::OPEN]),
+        flags: 1,
+        ttl_ms: 0,
+    }
+}
+
+fn exists(path: &'static str) -> Request<'static> {
+    Request::Exists { path: path.into(), watch: true }
+}
+
+#[test]
+fn a_read_waits_for_the_writes_before_it_and_others_do_not() {
+    let mut bench = Bench::new();
+    bench.new_session(1);
+    bench.new_session(2);
+    bench.send(1, 1, &create("/a"));
+    bench.send(1, 2, &exists("/a"));
+    bench.send(1, 3, &create("/b"));
+    bench.send(1, 4, &exists("/b"));
+    bench.send(1, xid::PING, &Request::Ping);
+    bench.send(2, 1, &exists("/a"));
+    assert_eq!(bench.answers(2), [(1, -101)]);
+    let mut proposals = bench.service.take_proposals().into_iter();
+    bench.apply(proposals.next().unwrap());
+    // The second session is told before it could see the new state.
+    assert_eq!(bench.answers(2), [(-1, 0)]);
+}
+
+#[test]
+fn answers_come_in_the_order_of_the_requests() {
+    let mut bench = Bench::new();
+    bench.new_session(1);
+    bench.send(1, 1, &create("/a"));
+    bench.send(1, 2, &exists("/a"));
+    bench.send(1, 3, &create("/a"));
+    bench.send(1, 4, &exists("/nosuch"));
+    bench.apply_all();
+    assert_eq!(bench.answers(1), [(1, 0), (2, 0), (3, -110), (4, -101)]);
+}
+
+#[test]
+fn a_silent_session_expires_and_a_heard_one_does_not() {
+    let mut bench = Bench::new();
+    let (silent, heard) = (bench.new_session(1), bench.new_session(2));
+    bench.send(1, 1, &create("/silent"));
+    bench.apply_all();
+    for _ in 0..4 {
+        bench.wait(300);
+        bench.send(2, xid::PING, &Request::Ping);
+    }
+    assert!(bench.service.machine.session(silent).is_none());
+    assert!(bench.service.machine.session(heard).is_some());
+    assert!(bench.service.machine.tree.get("/silent").is_none());
+    assert!(bench.take(1).is_last);
+}
+
+#[test]
+fn a_pause_of_the_process_is_not_held_against_sessions() {
+    let mut bench = Bench::new();
+    let session = bench.new_session(1);
+    bench.wait(100);
+    bench.now.steady_ms += 60_000;
+    bench.wait(500);
+    assert!(bench.service.machine.session(session).is_some());
+    bench.wait(1000);
+    assert!(bench.service.machine.session(session).is_none());
+}
+
+#[test]
+fn a_session_is_resumed_by_its_password_alone() {
+    let mut bench = Bench::new();
+    let session = bench.new_session(1);
+    let password = bench.service.machine.password(session).unwrap();
+    let answer = |bench: &mut Bench, id, session, password: &[u8]| {
+        bench.connect(id, session, password, 0);
+        let out = bench.take(id);
+        let response = ConnectResponse::decode(&out.bytes[4..]).unwrap();
+        (response.session, response.timeout_ms, out.is_last)
+    };
+    assert_eq!(answer(&mut bench, 2, session, &[1; 16]), (SessionId(0), 0, true));
+    assert_eq!(answer(&mut bench, 3, session, &password[..3]), (SessionId(0), 0, true));
+    assert_eq!(answer(&mut bench, 4, SessionId(5), &password), (SessionId(0), 0, true));
+    assert_eq!(answer(&mut bench, 5, session, &password), (session, 1000, false));
+    // The connection it had is closed, and what that still says goes nowhere.
+    bench.send(1, 9, &create("/late"));
+    assert!(bench.service.take_proposals().is_empty());
+    bench.service.gone(1);
+    bench.send(5, 1, &exists("/"));
+    assert_eq!(bench.answers(5), [(1, 0)]);
+}
+
+#[test]
+fn a_client_that_has_seen_more_is_sent_elsewhere() {
+    let mut bench = Bench::new();
+    bench.connect(1, SessionId(0), &[0; 16], i64::MAX);
+    let out = bench.take(1);
+    assert!(out.is_last && out.bytes.is_empty());
+}
+
+#[test]
+fn while_writes_are_refused_reads_go_on_and_sessions_live() {
+    let mut bench = Bench::new();
+    let session = bench.new_session(1);
+    bench.service.set_refusing(Some("the disk is full".into()));
+    bench.send(1, 1, &create("/a"));
+    bench.send(1, 2, &exists("/"));
+    assert!(bench.service.take_proposals().is_empty());
+    bench.wait(200);
+    assert_eq!(bench.answers(1), []);
+    bench.wait(400);
+    assert_eq!(bench.answers(1), [(1, ErrorCode::ConnectionLoss.code()), (2, 0)]);
+    bench.wait(5000);
+    assert!(bench.service.machine.session(session).is_some());
+    bench.service.set_refusing(None);
+    bench.send(1, 3, &create("/a"));
+    bench.apply_all();
+    assert_eq!(bench.answers(1), [(3, 0)]);
+}
+
+#[test]
+fn a_write_after_a_refused_one_is_refused_too() {
+    let mut bench = Bench::new();
+    bench.new_session(1);
+    bench.service.set_refusing(Some("the disk is full".into()));
+    bench.send(1, 1, &create("/a"));
+    bench.service.set_refusing(None);
+    bench.send(1, 2, &create("/b"));
+    assert!(bench.service.take_proposals().is_empty());
+    bench.wait(600);
+    bench.send(1, 3, &create("/c"));
+    bench.apply_all();
+    let refused = ErrorCode::ConnectionLoss.code();
+    assert_eq!(bench.answers(1), [(1, refused), (2, refused), (3, 0)]);
+}
+
+#[test]
+fn requests_sent_with_the_handshake_wait_for_it() {
+    let mut bench = Bench::new();
+    bench.connect(1, SessionId(0), &[0; 16], 0);
+    bench.send(1, 1, &create("/early"));
+    bench.send(1, 2, &exists("/early"));
+    bench.apply_all();
+    bench.apply_all();
+    let out = bench.take(1).bytes;
+    let response = frame_in(&out, 1 << 20).unwrap().unwrap();
+    assert!(ConnectResponse::decode(response).unwrap().timeout_ms > 0);
+    assert!(bench.service.machine.tree.get("/early").is_some());
+}
+
+#[test]
+fn what_is_answered_is_released_to_the_byte() {
+    let mut bench = Bench::new();
+    bench.new_session(1);
+    bench.send(1, 1, &create("/a"));
+    bench.send(1, 2, &exists("/a"));
+    bench.send(1, xid::PING, &Request::Ping);
+    let ping = bench.take(1).released_bytes;
+    assert_eq!(ping, 12);
+    bench.apply_all();
+    let mut sent = 0;
+    for request in [create("/a"), exists("/a")] {
+        let mut body = Vec::new();
+        request.encode(&mut body);
+        sent += 12 + body.len();
+    }
+    assert_eq!(bench.take(1).released_bytes, sent);
+}
