@@ -149,6 +149,50 @@ async fn kafka_dump_log_reads_our_segments() {
     assert!(text.contains("producerId: 77"), "{text}");
 }
 
+#[tokio::test]
+async fn kafka_dump_log_reads_what_our_cleaner_left() {
+    if !peers::have("kafka_dump_log_reads_what_our_cleaner_left", &[Peer::Kafka]) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let manager = open(directory.path(), 0, &[]);
+    let config = TopicConfig { is_compacted: true, is_deleted: false, ..small_segments() };
+    let partition = manager.create("__consumer_offsets", None, 0, config).unwrap();
+    partition.become_leader(BrokerId(0), LeaderEpoch(0), &[]).unwrap();
+    for number in 0..3000i64 {
+        let mut builder = BatchBuilder::new(Compression::ALL[number as usize % 5]);
+        for key in [number % 50, (number * 3) % 50] {
+            let (key, value) = (format!("key {key}"), format!("value {number}"));
+            builder.push(NOW_MS + number, Some(key.as_bytes()), Some(value.as_bytes()), &[]);
+        }
+        partition.append(builder.build().unwrap(), AppendOptions::default()).unwrap();
+    }
+    partition.durable(Offset(6000)).await.unwrap();
+    let before = partition.bytes();
+    manager.clean();
+    assert!(partition.bytes() < before / 3, "{before} → {}", partition.bytes());
+    let expected = read(&partition);
+    manager.shutdown();
+
+    let place = directory.path().join("__consumer_offsets-0");
+    let text = dump(&files(&place, "log"), &["--deep-iteration", "--print-data-log"]);
+    assert!(!text.contains("isvalid: false"), "{text}");
+    let dumped: BTreeMap<i64, String> = text
+        .lines()
+        .filter_map(|line| {
+            let offset = line.split("offset: ").nth(1)?.split(' ').next()?.parse().ok()?;
+            Some((offset, line.split("payload: ").nth(1)?.to_owned()))
+        })
+        .collect();
+    assert_eq!(dumped, expected);
+    let mut indexes = files(&place, "index");
+    indexes.extend(files(&place, "timeindex"));
+    let text = dump(&indexes, &[]);
+    for complaint in ["mismatch", "Mismatch", "not found", "out of order", "Out of order"] {
+        assert!(!text.contains(complaint), "{text}");
+    }
+}
+
 /// The last lines of a tool's answer that are records, as `offset → value`.
 fn consume(bootstrap: &str, topic: &str, count: usize) -> BTreeMap<i64, String> {
     let count = count.to_string();

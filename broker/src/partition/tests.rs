@@ -1,13 +1,15 @@
 //! Partitions through the manager, on a real disk.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use elkfk_wire::kafka::records::{BatchBuilder, Compression, LeaderEpoch, Offset};
 
 use super::*;
-use crate::log::{LogConfig, LogManager, OpenError};
+use crate::log::{Disk, DiskFile, Entry, LogConfig, LogManager, OpenError, SystemDisk};
 
 const LOCAL: BrokerId = BrokerId(0);
 
@@ -203,4 +205,144 @@ fn appends_from_many_threads_are_dense() {
         }
     }
     manager.shutdown();
+}
+
+/// The system's disk, until it is told to fail every sync.
+#[derive(Debug, Default)]
+struct FailingDisk {
+    system: SystemDisk,
+    is_failing: Arc<AtomicBool>,
+    /// Syncs asked for since it fails.
+    failed_syncs: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct FailingFile {
+    file: Arc<dyn DiskFile>,
+    is_failing: Arc<AtomicBool>,
+    failed_syncs: Arc<AtomicUsize>,
+}
+
+impl Disk for FailingDisk {
+    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.system.open(path, create)?;
+        let (is_failing, failed_syncs) = (self.is_failing.clone(), self.failed_syncs.clone());
+        Ok(Arc::new(FailingFile { file, is_failing, failed_syncs }))
+    }
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        self.system.create_directory(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        self.system.list(path)
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.system.read(path)
+    }
+    fn replace(&self, path: &Path, contents: &[u8]) -> io::Result<()> {
+        self.system.replace(path, contents)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.system.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.system.remove_file(path)
+    }
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.system.remove_directory(path)
+    }
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        self.system.sync_directory(path)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn std::fmt::Debug + Send + Sync>> {
+        self.system.lock(path)
+    }
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.system.free_bytes(path)
+    }
+}
+
+impl DiskFile for FailingFile {
+    fn read_at(&self, position: u64, length: usize) -> io::Result<Vec<u8>> {
+        self.file.read_at(position, length)
+    }
+    fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(position, bytes)
+    }
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        if self.is_failing.load(Ordering::SeqCst) {
+            self.failed_syncs.fetch_add(1, Ordering::SeqCst);
+            return Err(io::Error::other("input/output error"));
+        }
+        self.file.sync_data()
+    }
+}
+
+#[tokio::test]
+async fn a_failed_sync_fails_the_directory_and_is_never_tried_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = FailingDisk::default();
+    let (is_failing, failed_syncs) = (disk.is_failing.clone(), disk.failed_syncs.clone());
+    let config = LogConfig { disk: Arc::new(disk), ..config(directory.path()) };
+    let manager = LogManager::open(config).unwrap();
+    let (first, second) = (leader(&manager, "first"), leader(&manager, "second"));
+    let info = first.append(batch(&["a"]), AppendOptions::default()).unwrap();
+    first.durable(info.next_offset).await.unwrap();
+    is_failing.store(true, Ordering::SeqCst);
+    let info = first.append(batch(&["b"]), AppendOptions::default()).unwrap();
+    let lost = first.durable(info.next_offset).await.unwrap_err();
+    assert!(matches!(lost, AppendError::DirectoryFailed { .. }), "{lost}");
+    let (path, cause) = manager.failed().await;
+    assert_eq!(path, directory.path());
+    assert!(cause.contains("sync first-0: input/output error"), "{cause}");
+    // The disk works again, as far as anyone can tell: nothing is believed any more.
+    is_failing.store(false, Ordering::SeqCst);
+    for partition in [&first, &second] {
+        let refused = partition.append(batch(&["c"]), AppendOptions::default()).unwrap_err();
+        assert!(matches!(refused, AppendError::DirectoryFailed { .. }), "{refused}");
+        let refused = partition.read(Offset(0), 100, true, Isolation::Uncommitted).unwrap_err();
+        assert!(matches!(refused, ReadError::DirectoryFailed { .. }), "{refused}");
+    }
+    manager.shutdown();
+    assert_eq!(failed_syncs.load(Ordering::SeqCst), 1);
+    assert!(!directory.path().join(".kafka_cleanshutdown").exists());
+}
+
+#[tokio::test]
+async fn upkeep_expires_records_and_removes_what_was_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = LogConfig { retention_check_interval: Duration::ZERO, ..config(directory.path()) };
+    let manager = LogManager::open(config).unwrap();
+    let (kept, gone) = (leader(&manager, "kept"), leader(&manager, "gone"));
+    let topic = TopicConfig {
+        // The records of these tests are years old.
+        retention: Some(Duration::from_secs(60)),
+        delete_delay: Duration::ZERO,
+        ..TopicConfig::default()
+    };
+    manager.configure("kept", &topic);
+    manager.configure("gone", &topic);
+    let info = kept.append(batch(&["a", "b"]), AppendOptions::default()).unwrap();
+    kept.durable(info.next_offset).await.unwrap();
+    drop(gone);
+    manager.delete("gone", 0).unwrap();
+    let mut changed = kept.changed();
+    let tasks = elkfk_base::Tasks::new();
+    manager.start(&tasks);
+    changed.wait_for(|positions| positions.log_start == Offset(2)).await.unwrap();
+    let files = || -> Vec<String> {
+        let all = std::fs::read_dir(directory.path()).unwrap();
+        all.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    while files().iter().any(|name| name.ends_with("-delete")) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tasks.shutdown().await;
+    manager.shutdown();
+    assert!(files().contains(&"kept-0".to_owned()));
 }
