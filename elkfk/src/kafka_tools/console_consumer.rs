@@ -12,7 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message, Timestamp};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::console_producer::{set_property, valid_addresses};
+use super::console_producer::{Absence, set_property, valid_addresses};
 use super::options::{Options, Spec, flag, pairs, properties_file, value};
 use super::{Failure, block_on, client, log_line};
 
@@ -260,7 +260,8 @@ impl Settings {
     }
 
     fn consumer(&self) -> Result<BaseConsumer<Quiet>, Failure> {
-        self.config.create_with_context(Quiet).map_err(|error| {
+        let absence = Absence::new("Consumer clientId=console-consumer", &self.bootstrap);
+        self.config.create_with_context(Quiet(absence)).map_err(|error| {
             let message = "Unknown error when running consumer: ";
             log_line("ERROR", message, "kafka.tools.ConsoleConsumer$");
             let stderr = format!("org.apache.kafka.common.KafkaException: {error}\n");
@@ -337,16 +338,13 @@ fn group(
 }
 
 /// Kafka's own tool is silent about what librdkafka logs.
-struct Quiet;
+struct Quiet(Absence);
 
 impl ClientContext for Quiet {
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(rdkafka::error::RDKafkaErrorCode::AllBrokersDown) {
-            let message = format!("[Consumer clientId=console-consumer] {reason}");
-            log_line("WARN", &message, "org.apache.kafka.clients.NetworkClient");
-        }
+    fn error(&self, error: KafkaError, _: &str) {
+        self.0.on_error(&error);
     }
 }
 

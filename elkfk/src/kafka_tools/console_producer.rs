@@ -1,7 +1,8 @@
 //! `kafka-console-producer`: a record per line of standard input.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use elkfk_broker_client::Refused;
 use elkfk_wire::kafka::ErrorCode;
@@ -261,7 +262,8 @@ fn producer(options: &Options, bootstrap: &str) -> Result<BaseProducer<Reporter>
     if config.get("acks").is_some_and(|acks| acks == "0" || acks == "1") {
         config.set("enable.idempotence", "false");
     }
-    config.create_with_context(Reporter).map_err(|error| {
+    let absence = Absence::new("Producer clientId=console-producer", bootstrap);
+    config.create_with_context(Reporter(absence)).map_err(|error| {
         let message = format!("Failed to construct kafka producer: {error}");
         Failure {
             stdout: String::new(),
@@ -272,17 +274,50 @@ fn producer(options: &Options, bootstrap: &str) -> Result<BaseProducer<Reporter>
 }
 
 /// Reports records that were not taken.
-struct Reporter;
+struct Reporter(Absence);
 
 impl ClientContext for Reporter {
     /// Kafka's own tool is silent about what librdkafka logs.
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            let message = format!("[Producer clientId=console-producer] {reason}");
-            log_line("WARN", &message, "org.apache.kafka.clients.NetworkClient");
+    fn error(&self, error: KafkaError, _: &str) {
+        self.0.on_error(&error);
+    }
+}
+
+/// Says that no broker is there, though not each time that librdkafka notices.
+pub(crate) struct Absence {
+    /// `Producer clientId=console-producer`
+    who: &'static str,
+    bootstrap: String,
+    told_at: Mutex<Option<Instant>>,
+}
+
+/// How long it is silent after saying so.
+const ABSENCE_TOLD_EVERY: Duration = Duration::from_secs(5);
+
+impl Absence {
+    pub(crate) fn new(who: &'static str, bootstrap: &str) -> Self {
+        Self { who, bootstrap: bootstrap.to_owned(), told_at: Mutex::new(None) }
+    }
+
+    pub(crate) fn on_error(&self, error: &KafkaError) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            return;
         }
+        let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if told_at.is_some_and(|at| at.elapsed() < ABSENCE_TOLD_EVERY) {
+            return;
+        }
+        *told_at = Some(Instant::now());
+        let Self { who, bootstrap, .. } = self;
+        log_line(
+            "WARN",
+            &format!(
+                "[{who}] Connection to node -1 ({bootstrap}) could not be established. Broker may not be available."
+            ),
+            "org.apache.kafka.clients.NetworkClient",
+        );
     }
 }
 
