@@ -1,4 +1,4 @@
-//! All the partitions of a broker: opening them, making and deleting them, and their upkeep.
+//! All the partitions of a broker: opening, making, deleting and closing them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use elkfk_base::Tasks;
 use elkfk_wire::kafka::records::Offset;
 
 use super::checkpoint::{
     CheckpointError, MetaProperties, OffsetCheckpoint, TopicId, decode_offsets,
-    decode_partition_metadata, encode_offsets, encode_partition_metadata,
+    decode_partition_metadata, encode_partition_metadata,
 };
 use super::config::TopicConfig;
 use super::directory::{Durability, LogDirectory};
@@ -21,14 +20,12 @@ use super::partition_log::{Log, METADATA_FILE};
 use super::recovery::{LogError, OpenHints};
 use crate::partition::Partition;
 
-const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
-const LOG_STARTS: &str = "log-start-offset-checkpoint";
-const CLEANED_TO: &str = "cleaner-offset-checkpoint";
-const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
+pub(super) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+pub(super) const LOG_STARTS: &str = "log-start-offset-checkpoint";
+pub(super) const CLEANED_TO: &str = "cleaner-offset-checkpoint";
+pub(super) const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const META_PROPERTIES: &str = "meta.properties";
-/// `log.cleaner.backoff.ms`.
-const CLEANER_PAUSE: Duration = Duration::from_secs(15);
 /// The end of the name of a deleted partition's directory.
 const DELETE_SUFFIX: &str = "-delete";
 /// The longest name of a directory.
@@ -131,15 +128,15 @@ type Key = (String, i32);
 /// All the partitions of a broker.
 #[derive(Debug)]
 pub struct LogManager {
-    config: LogConfig,
-    directories: Vec<Arc<LogDirectory>>,
+    pub(super) config: LogConfig,
+    pub(super) directories: Vec<Arc<LogDirectory>>,
     partitions: RwLock<BTreeMap<Key, Arc<Partition>>>,
     /// Those on the disk that could not be opened, and why.
-    offline: Mutex<BTreeMap<Key, String>>,
+    pub(super) offline: Mutex<BTreeMap<Key, Offline>>,
     /// Held while a partition is made or deleted, so that no two do it at once.
     changing: Mutex<()>,
     /// Checkpoints as last written: unchanged ones are left alone.
-    written: Mutex<BTreeMap<PathBuf, String>>,
+    pub(super) written: Mutex<BTreeMap<PathBuf, String>>,
     /// Locks of the directories, for as long as this broker runs.
     locks: Mutex<Vec<Box<dyn std::fmt::Debug + Send + Sync>>>,
 }
@@ -160,6 +157,15 @@ pub fn meta_properties(disk: &dyn Disk, path: &Path) -> Result<Option<MetaProper
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(OpenError::Io { action: "read", path, source }),
     }
+}
+
+/// A partition that could not be opened, and what was known of it.
+#[derive(Debug)]
+pub(super) struct Offline {
+    cause: String,
+    pub(super) directory: Arc<LogDirectory>,
+    pub(super) hints: OpenHints,
+    pub(super) high_watermark: Offset,
 }
 
 /// One partition found on the disk.
@@ -227,7 +233,7 @@ impl LogManager {
         Ok(Arc::new(manager))
     }
 
-    fn disk(&self) -> &dyn Disk {
+    pub(super) fn disk(&self) -> &dyn Disk {
         &*self.config.disk
     }
 
@@ -386,7 +392,9 @@ impl LogManager {
             Err(error) => {
                 let cause = chain(&error);
                 tracing::error!(topic, partition, error = %cause, "partition is offline");
-                lock(&self.offline).insert(found.key, cause);
+                let Found { key, directory, hints, high_watermark, .. } = found;
+                let offline = Offline { cause, directory, hints, high_watermark };
+                lock(&self.offline).insert(key, offline);
             }
         }
     }
@@ -440,7 +448,8 @@ impl LogManager {
 
     /// The partitions on the disk that could not be opened, and why.
     pub fn offline(&self) -> BTreeMap<(String, i32), String> {
-        lock(&self.offline).clone()
+        let offline = lock(&self.offline);
+        offline.iter().map(|(key, one)| (key.clone(), one.cause.clone())).collect()
     }
 
     pub fn directories(&self) -> &[Arc<LogDirectory>] {
@@ -479,8 +488,8 @@ impl LogManager {
             return Ok(existing);
         }
         let key = (topic.to_owned(), partition);
-        if let Some(cause) = lock(&self.offline).get(&key) {
-            let (topic, cause) = (topic.to_owned(), cause.clone());
+        if let Some(offline) = lock(&self.offline).get(&key) {
+            let (topic, cause) = (topic.to_owned(), offline.cause.clone());
             return Err(PartitionError::Offline { topic, partition, cause });
         }
         let directory = self.emptiest_directory().ok_or(PartitionError::NoDirectory)?;
@@ -563,173 +572,6 @@ impl LogManager {
         }
     }
 
-    /// Starts retention, checkpoints and removals. Topics have their configurations by now.
-    pub fn start(self: &Arc<Self>, tasks: &Tasks) {
-        self.start_cleaner(tasks);
-        let manager = self.clone();
-        let stop = tasks.token();
-        tasks.spawn("log upkeep", async move {
-            let mut upkeep = Upkeep::new(Instant::now());
-            let mut ticks = tokio::time::interval(Duration::from_secs(1));
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => break,
-                    _ = ticks.tick() => {}
-                }
-                let manager = manager.clone();
-                let work = move || {
-                    upkeep.run(&manager, Instant::now());
-                    upkeep
-                };
-                match tokio::task::spawn_blocking(work).await {
-                    Ok(after) => upkeep = after,
-                    Err(error) => {
-                        tracing::error!(%error, "log upkeep failed");
-                        break;
-                    }
-                }
-            }
-        });
-    }
-
-    /// Starts the cleaner, apart from other upkeep: a large log may keep it busy.
-    fn start_cleaner(self: &Arc<Self>, tasks: &Tasks) {
-        let manager = self.clone();
-        let stop = tasks.token();
-        tasks.spawn("log cleaner", async move {
-            loop {
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => break,
-                    () = tokio::time::sleep(CLEANER_PAUSE) => {}
-                }
-                let manager = manager.clone();
-                if let Err(error) = tokio::task::spawn_blocking(move || manager.clean()).await {
-                    tracing::error!(%error, "log cleaner failed");
-                    break;
-                }
-            }
-        });
-    }
-
-    /// Applies retention to every partition, now.
-    pub fn apply_retention(&self, now_ms: i64) {
-        let expiration = i64::try_from(self.config.producer_expiration.as_millis());
-        let oldest_ms = now_ms.saturating_sub(expiration.unwrap_or(i64::MAX));
-        for partition in self.partitions() {
-            if partition.directory().failed().is_some() {
-                continue;
-            }
-            if let Err(error) = partition.tidy(now_ms, oldest_ms) {
-                tracing::warn!(%error, topic = partition.topic(), partition = partition.partition(), "retention failed, it is tried again");
-            }
-        }
-    }
-
-    /// Cleans the compacted logs that are dirty. Blocks, for long where there is much.
-    pub fn clean(&self) {
-        let mut is_cleaned = false;
-        for partition in self.partitions() {
-            if partition.directory().failed().is_some() {
-                continue;
-            }
-            let (topic, number) = (partition.topic(), partition.partition());
-            match partition.clean(now_ms()) {
-                Ok(None) => {}
-                Ok(Some((before, after))) => {
-                    is_cleaned = true;
-                    tracing::info!(
-                        topic,
-                        partition = number,
-                        before_bytes = before,
-                        after_bytes = after,
-                        "log cleaned"
-                    );
-                }
-                // One partition that cannot be cleaned holds no other one up.
-                Err(error) => {
-                    tracing::error!(error = %chain(&error), topic, partition = number, "log cannot be cleaned, it goes on growing");
-                }
-            }
-        }
-        if is_cleaned && let Err((path, error)) = self.checkpoint_cleaned() {
-            tracing::warn!(%error, path = %path.display(), "checkpoint not written yet");
-        }
-    }
-
-    fn checkpoint_cleaned(&self) -> Result<(), (PathBuf, io::Error)> {
-        for directory in &self.directories {
-            let offsets = self
-                .partitions()
-                .iter()
-                .filter(|it| Arc::ptr_eq(it.directory(), directory))
-                .filter_map(|it| {
-                    let cleaned_to = it.cleaned_to().filter(|offset| *offset > Offset::ZERO)?;
-                    Some(((it.topic().to_owned(), it.partition()), cleaned_to))
-                })
-                .collect();
-            self.write_offsets(directory.path().join(CLEANED_TO), &offsets)?;
-        }
-        Ok(())
-    }
-
-    /// Writes all checkpoints that have changed.
-    fn checkpoint_all(&self) -> Result<(), (PathBuf, io::Error)> {
-        self.checkpoint(true, true)
-    }
-
-    fn checkpoint(
-        &self,
-        with_watermarks: bool,
-        with_points: bool,
-    ) -> Result<(), (PathBuf, io::Error)> {
-        for directory in &self.directories {
-            if directory.failed().is_some() {
-                continue;
-            }
-            let (mut points, mut starts, mut watermarks) =
-                (OffsetCheckpoint::new(), OffsetCheckpoint::new(), OffsetCheckpoint::new());
-            for partition in self.partitions() {
-                if !Arc::ptr_eq(partition.directory(), directory) {
-                    continue;
-                }
-                let key = (partition.topic().to_owned(), partition.partition());
-                let (point, start, watermark) = partition.checkpoint();
-                points.insert(key.clone(), point);
-                if let Some(start) = start {
-                    starts.insert(key.clone(), start);
-                }
-                watermarks.insert(key, watermark);
-            }
-            if with_watermarks {
-                self.write_offsets(directory.path().join(HIGH_WATERMARKS), &watermarks)?;
-            }
-            if with_points {
-                self.write_offsets(directory.path().join(RECOVERY_POINTS), &points)?;
-                self.write_offsets(directory.path().join(LOG_STARTS), &starts)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn write_offsets(
-        &self,
-        path: PathBuf,
-        offsets: &OffsetCheckpoint,
-    ) -> Result<(), (PathBuf, io::Error)> {
-        let text = encode_offsets(offsets);
-        let mut written = lock(&self.written);
-        if written.get(&path) != Some(&text) {
-            match self.disk().replace(&path, text.as_bytes()) {
-                Ok(()) => drop(written.insert(path, text)),
-                Err(error) => return Err((path, error)),
-            }
-        }
-        Ok(())
-    }
-
     /// Resolves with the path and cause once a log directory fails.
     pub async fn failed(&self) -> (PathBuf, String) {
         let mut waits: Vec<_> = self
@@ -784,6 +626,10 @@ impl LogManager {
             return;
         }
         for directory in self.directories.iter().filter(|it| it.failed().is_none()) {
+            // A log that could not be opened was not left in order.
+            if lock(&self.offline).values().any(|it| Arc::ptr_eq(&it.directory, directory)) {
+                continue;
+            }
             let path = directory.path().join(CLEAN_SHUTDOWN);
             let written = self
                 .disk()
@@ -794,56 +640,6 @@ impl LogManager {
             }
         }
         lock(&self.locks).clear();
-    }
-}
-
-/// When which upkeep was done last.
-#[derive(Debug)]
-struct Upkeep {
-    retention: Instant,
-    checkpoint: Instant,
-    high_watermarks: Instant,
-    synced: Instant,
-}
-
-impl Upkeep {
-    fn new(now: Instant) -> Self {
-        Self { retention: now, checkpoint: now, high_watermarks: now, synced: now }
-    }
-
-    fn run(&mut self, manager: &LogManager, now: Instant) {
-        let is_due = |last: &mut Instant, interval: Duration| {
-            let is_due = now.duration_since(*last) >= interval;
-            if is_due {
-                *last = now;
-            }
-            is_due
-        };
-        for directory in &manager.directories {
-            directory.remove_due(now);
-        }
-        if manager.config.durability == Durability::Kafka {
-            // `synced` counts from the tick at which nothing was due: at most a second too late.
-            let unsynced_for = now.duration_since(self.synced);
-            let due: Vec<_> = manager
-                .partitions()
-                .into_iter()
-                .filter(|partition| partition.is_sync_due(unsynced_for))
-                .collect();
-            if !due.is_empty() {
-                self.synced = now;
-            }
-            due.iter().for_each(Partition::request_sync);
-        }
-        if is_due(&mut self.retention, manager.config.retention_check_interval) {
-            manager.apply_retention(now_ms());
-        }
-        let points = is_due(&mut self.checkpoint, manager.config.checkpoint_interval);
-        if (is_due(&mut self.high_watermarks, manager.config.high_watermark_interval) || points)
-            && let Err((path, error)) = manager.checkpoint(true, points)
-        {
-            tracing::warn!(%error, path = %path.display(), "checkpoint not written, it is tried again");
-        }
     }
 }
 
@@ -863,7 +659,7 @@ fn deleted_name(topic: &str, partition: i32) -> String {
     format!("{topic}{end}")
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -30,6 +30,7 @@ mod recovery;
 mod retention;
 mod scan;
 mod segment;
+mod upkeep;
 mod validate;
 
 #[cfg(test)]

@@ -346,3 +346,32 @@ async fn upkeep_expires_records_and_removes_what_was_deleted() {
     manager.shutdown();
     assert!(files().contains(&"kept-0".to_owned()));
 }
+
+#[tokio::test]
+async fn a_damaged_partition_is_offline_and_stays_so_through_orderly_stops() {
+    let directory = tempfile::tempdir().unwrap();
+    let manager = LogManager::open(config(directory.path())).unwrap();
+    let (damaged, sound) = (leader(&manager, "damaged"), leader(&manager, "sound"));
+    for partition in [&damaged, &sound] {
+        let info = partition.append(batch(&["a"]), AppendOptions::default()).unwrap();
+        partition.durable(info.next_offset).await.unwrap();
+    }
+    manager.shutdown();
+    // As after a crash, and with a length that leads nowhere below what was durable.
+    std::fs::remove_file(directory.path().join(".kafka_cleanshutdown")).unwrap();
+    let log = directory.path().join("damaged-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[8] ^= 0x40;
+    std::fs::write(&log, &bytes).unwrap();
+    for _ in 0..2 {
+        let manager = LogManager::open(config(directory.path())).unwrap();
+        assert!(manager.partition("damaged", 0).is_none());
+        let offline = manager.offline();
+        assert!(offline[&("damaged".to_owned(), 0)].contains("position 0"), "{offline:?}");
+        assert!(manager.create("damaged", None, 0, TopicConfig::default()).is_err());
+        let sound = leader(&manager, "sound");
+        assert_eq!(sound.log_end(), Offset(1));
+        manager.shutdown();
+    }
+    assert_eq!(std::fs::read(&log).unwrap(), bytes);
+}
