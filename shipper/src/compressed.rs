@@ -55,6 +55,30 @@ impl Stream {
         Ok(Some(Self { decoder, position: 0 }))
     }
 
+    /// The first bytes within, up to `length`. An error while the file is too short to tell; none
+    /// where it is not compressed.
+    pub(crate) fn head<D>(
+        disk: &D,
+        file: Arc<D::File>,
+        length: usize,
+    ) -> io::Result<Option<Vec<u8>>>
+    where
+        D: Disk + Clone + Send + 'static,
+        D::File: Send + Sync + 'static,
+    {
+        let Some(mut stream) = Self::open(disk, file)? else { return Ok(None) };
+        let mut head = vec![0; length];
+        let mut filled = 0;
+        while filled < length {
+            match stream.read(&mut head[filled..])? {
+                0 => break,
+                bytes => filled += bytes,
+            }
+        }
+        head.truncate(filled);
+        Ok(Some(head))
+    }
+
     pub(crate) fn position(&self) -> u64 {
         self.position
     }

@@ -80,8 +80,9 @@ where
             .copied()
             .filter(|other| *other != slot)
             .collect();
-        // The longest equal head first.
-        for other in candidates.into_iter().rev() {
+        // The longest equal head first; before those, files that are longer than this one is so far.
+        let longer = if first.len() < HEAD_BYTES { self.neighbours(slot) } else { Vec::new() };
+        for other in longer.into_iter().chain(candidates.into_iter().rev()) {
             self.check_for_truncation(now, other);
             let (Some(new), Some(old)) = (&self.sources[slot], &self.sources[other]) else {
                 continue;
@@ -89,7 +90,10 @@ where
             let is_related = is_related(&old.path, &new.path);
             let is_sure = u64::from(old.state.head.bytes) >= SURE_BYTES;
             if old.state.file.is_none() {
-                if (is_related || is_sure) && self.holds_all_of(slot, other) {
+                if usize::from(old.state.head.bytes) <= first.len()
+                    && (is_related || is_sure)
+                    && self.holds_all_of(slot, other)
+                {
                     return Resemblance::Continues(other);
                 }
             } else if is_related && self.is_prefix_of(slot, other) {
@@ -106,11 +110,65 @@ where
         Resemblance::New
     }
 
+    /// Sources with files in the directory of `slot` that begin with more than it holds.
+    fn neighbours(&self, slot: usize) -> Vec<usize> {
+        let Some(source) = &self.sources[slot] else { return Vec::new() };
+        let slots = source.path.parent().and_then(|directory| self.by_directory.get(directory));
+        let is_longer = |other: &usize| {
+            self.sources[*other].as_ref().is_some_and(|other| {
+                other.input == source.input
+                    && other.state.file.is_some()
+                    && other.state.head.bytes > 0
+                    && other.size > source.size
+            })
+        };
+        slots
+            .into_iter()
+            .flatten()
+            .copied()
+            .filter(|other| *other != slot && is_longer(other))
+            .collect()
+    }
+
+    /// Keeps the identity of a file that changed while it may not be read: its truncation must not
+    /// go unnoticed, nor what it begins with.
+    pub(super) fn watch_over(&mut self, now: Now, slot: usize) {
+        let Some(source) = &mut self.sources[slot] else { return };
+        if !std::mem::take(&mut source.has_changed)
+            || !source.is_resolved
+            || source.state.compressed
+        {
+            return;
+        }
+        let Some(file) = source.file.clone() else { return };
+        let mut head = vec![0; HEAD_BYTES];
+        let Ok(length) = self.disk.read_at(&file, 0, &mut head) else { return };
+        head.truncate(length);
+        if (length as u64) < source.position().min(HEAD_BYTES as u64)
+            || !source.state.head.matches(&head)
+        {
+            self.on_replaced(now, slot);
+            return;
+        }
+        if source.harvester.is_none() && source.position() == 0 {
+            let filled = head.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+            self.grow_head(slot, 0, &head[..filled]);
+        }
+        self.check_for_truncation(now, slot);
+    }
+
     /// Sees to it that a source whose file was truncated is known to be.
     fn check_for_truncation(&mut self, now: Now, slot: usize) {
         let Some(source) = &self.sources[slot] else { return };
         let Some(file) = source.file.clone() else { return };
-        if source.stream.is_some() || source.harvester.is_none() {
+        if source.state.compressed {
+            return;
+        }
+        if source.harvester.is_none() {
+            let size = self.disk.stat_open(&file).map_or(0, |stat| stat.size);
+            if source.is_resolved && size < source.position() {
+                self.on_replaced(now, slot);
+            }
             return;
         }
         let (position, tail) = (source.position(), source.tail.clone());
@@ -233,7 +291,7 @@ where
     ) {
         self.move_path(slot, path);
         let Some(source) = &mut self.sources[slot] else { return };
-        info!(path = %path.display(), position = source.position(), "found the rest of a rotated file");
+        info!(path = %path.display(), position = source.position(), inode = id.inode, generation = ?source.state.generation, "found the rest of a rotated file");
         let key = (source.input, id);
         source.state.file = Some(id);
         source.state.compressed = is_compressed;
@@ -248,8 +306,10 @@ where
         source.modified_ns = modified_ns;
         source.last_growth = now.instant;
         source.stream = None;
-        if is_compressed && let Some(harvester) = source.harvester.take() {
-            source.resume = harvester.open_start();
+        if let Some(resume) = source.harvester.as_ref().map(Harvester::open_start)
+            && is_compressed
+        {
+            source.drop_harvester(resume);
         }
         source.file = Some(file);
         self.open_files += 1;
@@ -339,6 +399,7 @@ where
             let decompresses = self.inputs[input].config.decompress;
             if (!is_compressed || decompresses)
                 && self.holds_generation(&file, is_compressed, source)
+                && !self.is_rather_anothers(slot, &file, is_compressed)
             {
                 // A source that was made for it and never resolved gives way.
                 if let Some(other) = self.by_id.get(&(input, stat.id)).copied() {
@@ -359,6 +420,33 @@ where
                 source.rejected.insert((stat.id, stat.size));
             }
         }
+    }
+
+    /// Whether another generation has more in common with `file` than the one in `slot`.
+    ///
+    /// Of a file that held nothing but its first line, every file that begins so seems to be a copy.
+    fn is_rather_anothers(&self, slot: usize, file: &Arc<D::File>, is_compressed: bool) -> bool {
+        let Some(source) = &self.sources[slot] else { return true };
+        let first = if is_compressed {
+            Stream::head(&self.disk, file.clone(), HEAD_BYTES)
+        } else {
+            let mut first = vec![0; HEAD_BYTES];
+            self.disk.read_at(file, 0, &mut first).map(|length| {
+                first.truncate(length);
+                Some(first)
+            })
+        };
+        // What is still being written may become anything.
+        let Ok(Some(first)) = first else { return true };
+        let longer = source.state.head.bytes.saturating_add(1);
+        self.head_lengths
+            .range(longer..)
+            .map(|(length, _)| usize::from(*length))
+            .filter(|length| *length <= first.len())
+            .any(|length| {
+                let head = Head::of(&first[..length]);
+                self.heads.contains_key(&(source.input, head.bytes, head.hash))
+            })
     }
 
     fn is_taken(&self, input: usize, id: FileId) -> bool {
@@ -388,7 +476,8 @@ where
         }
         source.state.is_finished = true;
         source.is_dirty = true;
-        source.harvester = None;
+        let position = source.position();
+        source.drop_harvester(position);
         source.rejected.clear();
     }
 

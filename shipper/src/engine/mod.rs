@@ -5,8 +5,6 @@
 mod copies;
 mod read;
 mod scan;
-#[cfg(test)]
-mod sim;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -34,8 +32,8 @@ const BLOCK_BYTES: usize = 128 << 10;
 /// Blocks read before acknowledgements and wakes are looked at again.
 const BLOCKS_PER_TURN: usize = 8;
 const TICK: Duration = Duration::from_millis(200);
-/// How often positions go to the registry.
-const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often positions go to the registry; it syncs them once a second.
+const SAVE_INTERVAL: Duration = Duration::from_millis(250);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a truncated or vanished file's copy is looked for.
 const COPY_PATIENCE: Duration = Duration::from_secs(10 * 60);
@@ -155,6 +153,7 @@ pub(crate) struct Engine<D: Disk, S, J> {
     free: Vec<(usize, u64)>,
     by_id: HashMap<(usize, FileId), usize>,
     by_path: HashMap<PathBuf, BTreeSet<usize>>,
+    by_directory: HashMap<PathBuf, BTreeSet<usize>>,
     /// Heads of all generations; which of their lengths are in use, and how often.
     heads: HashMap<(usize, u16, u64), BTreeSet<usize>>,
     head_lengths: BTreeMap<u16, usize>,
@@ -271,6 +270,7 @@ where
             free: Vec::new(),
             by_id: HashMap::new(),
             by_path: HashMap::new(),
+            by_directory: HashMap::new(),
             heads: HashMap::new(),
             head_lengths: BTreeMap::new(),
             shadows: HashMap::new(),
@@ -395,8 +395,16 @@ where
 
     fn activate(&mut self, slot: usize) {
         if let Some(source) = self.sources.get_mut(slot).and_then(Option::as_mut)
-            && !source.is_active
             && source.is_readable()
+        {
+            source.has_changed = true;
+            self.queue(slot);
+        }
+    }
+
+    fn queue(&mut self, slot: usize) {
+        if let Some(source) = self.sources.get_mut(slot).and_then(Option::as_mut)
+            && !source.is_active
         {
             source.is_active = true;
             self.active.push_back(slot);
@@ -409,22 +417,22 @@ where
         let mut blocked = 0;
         while blocks < BLOCKS_PER_TURN && blocked < self.active.len() {
             let Some(slot) = self.active.pop_front() else { break };
+            // Whatever happens to it while it is read may put it back.
+            if let Some(source) = &mut self.sources[slot] {
+                source.is_active = false;
+            }
             match self.read_block(now, slot) {
                 read::Step::Progress => {
                     blocks += 1;
                     blocked = 0;
-                    self.active.push_back(slot);
+                    self.queue(slot);
                 }
                 read::Step::Blocked => {
                     blocked += 1;
-                    self.active.push_back(slot);
+                    self.watch_over(now, slot);
+                    self.queue(slot);
                 }
-                read::Step::Idle => {
-                    blocks += 1;
-                    if let Some(source) = &mut self.sources[slot] {
-                        source.is_active = false;
-                    }
-                }
+                read::Step::Idle => blocks += 1,
             }
         }
         blocks > 0 && blocked < self.active.len()
@@ -508,7 +516,8 @@ where
     fn save_positions(&mut self) {
         let mut bytes = Vec::new();
         for source in self.sources.iter_mut().flatten() {
-            if source.is_dirty {
+            // What is not resolved yet may turn out to be no generation of its own.
+            if source.is_dirty && source.is_resolved {
                 source.is_dirty = false;
                 source.note_progress();
                 registry::write_state(&source.state, &mut bytes);
@@ -536,7 +545,7 @@ where
         });
         let mut bytes = Vec::new();
         registry::write_begun(self.begun_ms, &agent.unwrap_or_default(), &mut bytes);
-        for source in self.sources.iter().flatten() {
+        for source in self.sources.iter().flatten().filter(|source| source.is_resolved) {
             registry::write_state(&source.state, &mut bytes);
         }
         let (before, after) = (self.journal.len(), bytes.len());
@@ -547,9 +556,8 @@ where
     /// Forgets what is in flight for a source and reads it again after a pause.
     fn rewind(&mut self, now: Now, slot: usize) {
         let Some(source) = &mut self.sources[slot] else { return };
-        source.resume = source.in_flight.rewind();
-        source.harvester = None;
-        source.stream = None;
+        let resume = source.in_flight.rewind();
+        source.drop_harvester(resume);
         source.retry_at = Some(now.instant + RETRY_INTERVAL);
     }
 }

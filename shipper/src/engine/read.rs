@@ -113,11 +113,8 @@ where
                 self.skip_file(slot, Why::Compressed, "compressed", "compressed file left alone");
                 return false;
             }
-            sample.resize(HEAD_BYTES, 0);
-            let read = Stream::open(&self.disk, file)
-                .and_then(|stream| stream.map_or(Ok(0), |mut stream| stream.read(&mut sample)));
-            match read {
-                Ok(length) if length > 0 => sample.truncate(length),
+            match Stream::head(&self.disk, file, HEAD_BYTES) {
+                Ok(Some(head)) if !head.is_empty() => sample = head,
                 // Still being written, most likely.
                 _ if age_ms < COMPRESSION_PATIENCE_MS => return false,
                 _ => {
@@ -147,9 +144,16 @@ where
         sample.truncate(HEAD_BYTES);
         match self.resemblance(now, slot, &sample) {
             Resemblance::New => {
+                // Without its head in the registry, a file written anew while we were away would
+                // pass for this one.
+                let filled = sample.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+                sample.truncate(filled);
                 if let Some(source) = &mut self.sources[slot] {
                     source.is_resolved = true;
+                    source.state.head = Head::of(&sample);
+                    source.head = sample;
                 }
+                self.index_head(slot);
                 self.enrol(slot);
                 true
             }
@@ -371,9 +375,8 @@ where
             Err(error) => {
                 let age_ms = now.unix_ms.saturating_sub(source.modified_ns / 1_000_000);
                 if age_ms < COMPRESSION_PATIENCE_MS {
-                    source.harvester = None;
-                    source.stream = None;
-                    source.resume = source.in_flight.rewind();
+                    let resume = source.in_flight.rewind();
+                    source.drop_harvester(resume);
                     return self.on_read_error(now, slot, &error);
                 }
                 warn!(path = %source.path.display(), %error, "compressed file is damaged; what came before was read");
@@ -425,18 +428,21 @@ where
         consumed
     }
 
-    /// Adds bytes that stand at `at` to the head, while that is not whole.
-    fn grow_head(&mut self, slot: usize, at: u64, bytes: &[u8]) {
-        let Some(source) = &mut self.sources[slot] else { return };
-        if source.has_whole_head() || at != source.head.len() as u64 {
+    /// Adds what `bytes`, which stand at `at`, have beyond the head, while that is not whole.
+    pub(super) fn grow_head(&mut self, slot: usize, at: u64, bytes: &[u8]) {
+        let Some(source) = &self.sources[slot] else { return };
+        let known = source.head.len() as u64;
+        if source.has_whole_head() || known < at || known >= at + bytes.len() as u64 {
             return;
         }
         self.unindex_head(slot);
         let Some(source) = &mut self.sources[slot] else { return };
-        let room = HEAD_BYTES - source.head.len();
-        source.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let more = &bytes[(known - at) as usize..];
+        source.head.extend_from_slice(&more[..more.len().min(HEAD_BYTES - known as usize)]);
         source.state.head = Head::of(&source.head);
         source.is_dirty = true;
+        // The next record must not be sent before a restart would know the file by this head.
+        source.durable_with = u64::MAX;
         self.index_head(slot);
     }
 

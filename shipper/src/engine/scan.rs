@@ -61,12 +61,13 @@ where
         if let Some(id) = source.state.file {
             self.by_id.insert((input, id), slot);
         }
-        self.by_path.entry(source.path.clone()).or_default().insert(slot);
+        let path = source.path.clone();
         if slot == self.sources.len() {
             self.sources.push(Some(source));
         } else {
             self.sources[slot] = Some(source);
         }
+        self.list_path(&path, slot);
         slot
     }
 
@@ -87,12 +88,12 @@ where
             gone_ms: 0,
             is_finished: false,
         };
+        debug!(path = %path.display(), inode = id.inode, generation = ?state.generation, "new generation");
         let slot = self.insert(input, state, now.instant);
         let source = self.sources[slot].as_mut().expect("it was just put there");
         if source.path != path {
             // A name that is not UTF-8: the registry has its likeness, we need the original.
-            source.path = path.into();
-            self.by_path.entry(path.into()).or_default().insert(slot);
+            self.move_path(slot, path);
         }
         slot
     }
@@ -118,12 +119,26 @@ where
         self.free.push((slot, source.in_flight.next_number()));
     }
 
+    fn list_path(&mut self, path: &Path, slot: usize) {
+        self.by_path.entry(path.into()).or_default().insert(slot);
+        if let Some(directory) = path.parent() {
+            self.by_directory.entry(directory.into()).or_default().insert(slot);
+        }
+    }
+
     fn unlist_path(&mut self, path: &Path, slot: usize) {
-        if let Some(slots) = self.by_path.get_mut(path) {
-            slots.remove(&slot);
-            if slots.is_empty() {
-                self.by_path.remove(path);
+        let mut unlist = |of_directory: bool, key: &Path| {
+            let map = if of_directory { &mut self.by_directory } else { &mut self.by_path };
+            if let Some(slots) = map.get_mut(key) {
+                slots.remove(&slot);
+                if slots.is_empty() {
+                    map.remove(key);
+                }
             }
+        };
+        unlist(false, path);
+        if let Some(directory) = path.parent() {
+            unlist(true, directory);
         }
     }
 
@@ -132,7 +147,7 @@ where
         let old = std::mem::replace(&mut source.path, path.into());
         source.is_dirty = true;
         self.unlist_path(&old, slot);
-        self.by_path.entry(path.into()).or_default().insert(slot);
+        self.list_path(path, slot);
     }
 
     /// Gives the descriptor back. The harvester is dropped with it.
@@ -141,9 +156,8 @@ where
         if source.file.take().is_some() {
             self.open_files -= 1;
         }
-        source.stream = None;
-        if let Some(harvester) = source.harvester.take() {
-            source.resume = harvester.open_start();
+        if let Some(resume) = source.harvester.as_ref().map(Harvester::open_start) {
+            source.drop_harvester(resume);
         }
     }
 
@@ -447,6 +461,8 @@ where
     pub(super) fn unbind(&mut self, now: Now, slot: usize, is_finished: bool) {
         let Some(source) = &mut self.sources[slot] else { return };
         let Some(id) = source.state.file.take() else { return };
+        // Of a file that held nothing, any other might be a copy.
+        let is_finished = is_finished || source.state.head.bytes == 0;
         debug!(path = %source.path.display(), position = source.position(), is_finished, "file gone");
         source.state.gone_ms = now.unix_ms.max(1);
         source.state.is_finished |= is_finished;

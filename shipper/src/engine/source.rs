@@ -40,6 +40,8 @@ pub(super) struct Source<F> {
     pub(super) modified_ns: u64,
     pub(super) last_growth: Instant,
     pub(super) is_active: bool,
+    /// Something happened to its file since it was looked at.
+    pub(super) has_changed: bool,
     pub(super) is_dirty: bool,
     /// Found under another name than the one it was begun with, or under none that matches.
     pub(super) is_renamed: bool,
@@ -104,6 +106,7 @@ impl<F> Source<F> {
             modified_ns: 0,
             last_growth: now,
             is_active: false,
+            has_changed: true,
             is_dirty: false,
             is_renamed: false,
             is_detached: false,
@@ -125,6 +128,17 @@ impl<F> Source<F> {
     /// The next byte to be read.
     pub(super) fn position(&self) -> u64 {
         self.harvester.as_ref().map_or(self.resume, Harvester::position)
+    }
+
+    /// Drops the harvester; the next one begins at `resume`.
+    pub(super) fn drop_harvester(&mut self, resume: u64) {
+        if self.position() != resume {
+            // It stands before another position.
+            self.tail.clear();
+        }
+        self.resume = resume;
+        self.harvester = None;
+        self.stream = None;
     }
 
     /// Brings the state up to what is acknowledged.
