@@ -42,6 +42,11 @@ pub enum ClusterError {
         "broker.id {id} is taken by a broker at {host}:{port}; stop that one or give this one another broker.id"
     )]
     IdTaken { id: i32, host: String, port: i32 },
+    #[error(
+        "ZooKeeper holds cluster {found:?}, this broker belongs to {ours:?}; \
+         restore ZooKeeper's data or start the broker with new log directories"
+    )]
+    OtherCluster { found: String, ours: String },
     #[error("no broker id: give broker.id or leave broker.id.generation.enable on")]
     NoId,
 }

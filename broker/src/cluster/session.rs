@@ -143,6 +143,7 @@ impl<'a> Session<'a> {
     }
 
     async fn begin(&mut self) -> Result<(), ClusterError> {
+        self.check_cluster().await?;
         self.register().await?;
         self.read_controller().await?;
         self.read_brokers().await?;
@@ -152,6 +153,21 @@ impl<'a> Session<'a> {
         self.manage().await?;
         self.publish();
         Ok(())
+    }
+
+    /// Another cluster's znodes, as after a wiped ZooKeeper, must not be taken for ours.
+    async fn check_cluster(&self) -> Result<(), ClusterError> {
+        let found = match self.client.get(znodes::CLUSTER_ID).await {
+            Ok((data, _)) => znodes::decode_cluster_id(&data).unwrap_or_default(),
+            Err(error) if error.is_no_node() => String::new(),
+            Err(error) => return Err(error).during("read the cluster id"),
+        };
+        match found == self.cluster.cluster_id {
+            true => Ok(()),
+            false => {
+                Err(ClusterError::OtherCluster { found, ours: self.cluster.cluster_id.clone() })
+            }
+        }
     }
 
     async fn on_event(&mut self, event: Event) -> Result<(), ClusterError> {
@@ -339,11 +355,20 @@ impl<'a> Session<'a> {
     }
 
     /// The topic is gone from ZooKeeper; so it goes from here.
+    ///
+    /// Its logs go only if it was marked for deletion: znodes that vanish without that are an
+    /// operator's slip, or a ZooKeeper that lost its data, and must not take the records with them.
     async fn forget(&mut self, name: &str) {
         self.watched.remove(name);
-        if let Some(topic) = self.image.topics.get(name).cloned() {
-            self.image.remove(name);
+        let Some(topic) = self.image.topics.get(name).cloned() else { return };
+        self.image.remove(name);
+        if topic.is_being_deleted {
             self.replicas.topic_deleted(name, &topic).await;
+        } else {
+            warn!(
+                topic = name,
+                "topic vanished from ZooKeeper without being deleted, its logs are kept"
+            );
         }
     }
 

@@ -121,17 +121,18 @@ impl Config {
     /// When an address cannot be read.
     pub fn embedded(data: &Path, listen: &str, zookeeper: &str) -> Result<Self, Mistakes> {
         let listeners = format!("PLAINTEXT://{listen}");
-        Self::from_pairs([
+        let config = Self::from_pairs([
             ("broker.id", "0"),
             ("listeners", listeners.as_str()),
-            ("log.dirs", &data.to_string_lossy()),
             ("zookeeper.connect", zookeeper),
             ("offsets.topic.replication.factor", "1"),
             // The first consumer of a new installation should not wait for companions.
             ("group.initial.rebalance.delay.ms", "0"),
             // One host, one disk: ten partitions of offsets are nine more than its groups need.
             ("offsets.topic.num.partitions", "10"),
-        ])
+        ])?;
+        // Not through the list of `log.dirs`: a path may have a comma in it.
+        Ok(Self { log_dirs: vec![data.to_owned()], ..config })
     }
 
     /// Reads a `server.properties` file; `overrides` (`key=value`, as `--override`) win over it.

@@ -109,3 +109,17 @@ fn every_row_of_the_tables_is_consistent() {
         assert!(find_key(name).is_some(), "{name}");
     }
 }
+
+/// The page is the table: a key that is added here and not there is a key nobody can look up.
+#[test]
+fn the_page_names_every_key_and_api() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/broker.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let names = KEYS.iter().map(|key| key.name).chain(TOPIC_KEYS.iter().map(|key| key.name));
+    let missing: Vec<&str> = names.filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+    for (key, least, most) in crate::api::ADVERTISED {
+        let name = elkfk_wire::kafka::api(*key).unwrap().name;
+        assert!(page.contains(&format!("| {name} | {least}–{most} |")), "{name} {least}–{most}");
+    }
+}
