@@ -48,6 +48,7 @@ pub(super) enum Input {
     },
     Word {
         word: &'static str,
+        peer: SocketAddr,
         connections: usize,
         answer: oneshot::Sender<String>,
     },
@@ -140,7 +141,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: tokio::net::TcpStream, pe
     };
     match first {
         Ok(Ok(First::Session(frame))) => session(shared, reader, writer, input, frame, peer).await,
-        Ok(Ok(First::Word(word))) => answer_word(&shared, word, writer).await,
+        Ok(Ok(First::Word(word))) => answer_word(&shared, word, writer, peer).await,
         Ok(Ok(First::Nothing)) => debug!(%peer, "connection closed before a request"),
         Ok(Ok(First::Refused(why))) => refuse(&why),
         Ok(Err(error)) => debug!(%peer, %error, "connection lost before a request"),
@@ -198,14 +199,19 @@ fn diagnose(input: &[u8], error: FrameError) -> String {
     format!("not a ZooKeeper client: {error}")
 }
 
-async fn answer_word(shared: &Shared, word: &'static str, mut writer: OwnedWriteHalf) {
+async fn answer_word(
+    shared: &Shared,
+    word: &'static str,
+    mut writer: OwnedWriteHalf,
+    peer: SocketAddr,
+) {
     let text = if !shared.words.allows(word) {
         // To the letter what ZooKeeper says, as scripts look for it.
         format!("{word} is not executed because it is not in the whitelist.\n")
     } else {
         let (answer, answered) = oneshot::channel();
         let connections = shared.open.load(Ordering::Relaxed);
-        let asked = shared.inputs.send(Input::Word { word, connections, answer }).await;
+        let asked = shared.inputs.send(Input::Word { word, peer, connections, answer }).await;
         match (asked, answered.await) {
             (Ok(()), Ok(text)) => text,
             _ => "This ZooKeeper instance is not currently serving requests\n".to_owned(),

@@ -182,10 +182,11 @@ impl<C: Consensus> Node<C> {
                     link.release_all(&self.shared.budget);
                 }
             }
-            Input::Word { word, connections, answer } => {
+            Input::Word { word, peer, connections, answer } => {
                 let around = words::Surroundings {
                     config: &self.config,
                     port: self.port,
+                    peer,
                     connections,
                     snapshot_bytes: self.snapshot.bytes,
                     log_bytes: self.log_bytes,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::net::SocketAddr;
 
 use crate::config::Config;
 use crate::service::Service;
@@ -35,6 +36,9 @@ pub(super) fn find(input: &[u8]) -> Option<&'static str> {
 pub(super) struct Surroundings<'a> {
     pub(super) config: &'a Config,
     pub(super) port: u16,
+    /// Who asks: a connection of its own that has no session.
+    pub(super) peer: SocketAddr,
+    /// Every socket, the asker's included.
     pub(super) connections: usize,
     pub(super) snapshot_bytes: u64,
     pub(super) log_bytes: u64,
@@ -45,15 +49,19 @@ const MODE: &str = "standalone";
 
 pub(super) fn answer(word: &str, service: &mut Service, around: &Surroundings<'_>) -> String {
     let version = format!("Zookeeper version: {}\n", crate::service::VERSION);
+    let asker = format!(" /{}[0](queued=0,recved=1,sent=0)\n", around.peer);
     match word {
         "ruok" => "imok".to_owned(),
         "isro" => "rw".to_owned(),
         "srvr" => version + &service.srvr(around.connections, MODE),
         "stat" => {
             let clients = service.connection_lines(false);
-            format!("{version}Clients:\n{clients}\n{}", service.srvr(around.connections, MODE))
+            format!(
+                "{version}Clients:\n{clients}{asker}\n{}",
+                service.srvr(around.connections, MODE)
+            )
         }
-        "cons" => service.connection_lines(true) + "\n",
+        "cons" => service.connection_lines(true) + &asker + "\n",
         "mntr" => {
             let mut out = service.mntr(around.connections, MODE);
             let _ = writeln!(out, "zk_open_file_descriptor_count\t{}", open_files());

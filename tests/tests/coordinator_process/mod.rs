@@ -1,5 +1,7 @@
 //! Our coordinator as a process of its own, to be killed.
 
+#![allow(dead_code, reason = "each test that includes this uses a part of it")]
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
