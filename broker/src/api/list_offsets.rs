@@ -31,7 +31,10 @@ pub(super) async fn handle(context: Arc<Context>, request: Request) -> Answer {
                     error_code: 0,
                     timestamp,
                     offset,
-                    leader_epoch: epoch.map_or(-1, |epoch| epoch.0),
+                    // Before version 4 there is no place for it.
+                    leader_epoch: epoch
+                        .filter(|_| request.version >= 4)
+                        .map_or(-1, |epoch| epoch.0),
                 },
                 Err(error) => ListOffsetsPartitionResponse {
                     partition_index: wanted.partition_index,

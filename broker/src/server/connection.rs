@@ -1,5 +1,6 @@
 //! One connection: frames in, answers out, in order.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +10,11 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::error;
 
 use super::greeting::{Greeting, HTTP_ANSWER, recognise};
 use super::{Frame, Server, frame};
-use crate::api::{self, Context, Pending};
+use crate::api::{self, Context, Pending, Refusal};
 use crate::metrics;
 
 /// Requests of one connection read and not yet answered; a client that sends more waits.
@@ -44,8 +45,8 @@ pub(super) async fn serve(
     let mut writer = Box::pin(write_answers(write, pending));
     let ended = tokio::select! {
         () = server.tasks.stopping() => return Ok(()),
-        // The writer ends first only if an answer could not be sent.
-        ended = &mut writer => return ended,
+        // The writer ends first only if an answer could not be made or sent.
+        ended = &mut writer => return ended.map_err(|error| explain(server, peer, error)),
         ended = reader.run() => ended,
     };
     drop(reader);
@@ -152,23 +153,36 @@ impl Reader<'_> {
     }
 }
 
+/// Why no more answers are sent.
+enum WriteError {
+    Refused(Refusal),
+    /// The client is gone.
+    Io(io::Error),
+}
+
+fn explain(server: &Server, peer: SocketAddr, error: WriteError) -> String {
+    let refusal = match error {
+        WriteError::Io(error) => return error.to_string(),
+        WriteError::Refused(refusal) => refusal,
+    };
+    metrics::MALFORMED_REQUESTS.inc();
+    let text = format!("connection from {peer} closed: {refusal}");
+    match refusal {
+        // An answer that has no bytes is our fault, what cannot be read is the client's.
+        Refusal::Answer { .. } => error!("{text}"),
+        _ => server.complain(&text),
+    }
+    text
+}
+
 async fn write_answers(
     mut stream: OwnedWriteHalf,
     mut pending: mpsc::Receiver<Pending>,
-) -> Result<(), String> {
+) -> Result<(), WriteError> {
     while let Some(pending) = pending.recv().await {
-        let answer = pending.await;
-        let answer = match answer {
-            Ok(Some(answer)) => answer,
-            Ok(None) => continue,
-            Err(refusal) => {
-                metrics::MALFORMED_REQUESTS.inc();
-                debug!(%refusal, "request cannot be answered");
-                return Err(refusal.to_string());
-            }
-        };
+        let Some(answer) = pending.await.map_err(WriteError::Refused)? else { continue };
         metrics::RESPONSE_BYTES.inc_by(answer.len() as u64);
-        stream.write_all(&answer).await.map_err(|error| error.to_string())?;
+        stream.write_all(&answer).await.map_err(WriteError::Io)?;
     }
     Ok(())
 }
