@@ -1,0 +1,98 @@
+//! One box alone, with its ancestor's configuration file.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::args;
+use crate::signals::asked_to_stop;
+
+fn say(name: &str, at: impl std::fmt::Display) {
+    println!("{name:<12} {at:<26} ready");
+}
+
+/// Runs until Ctrl-C or the failure of the box; then `stop` is awaited.
+macro_rules! until_stopped {
+    ($name:literal, $running:expr) => {{
+        let running = $running;
+        let result = tokio::select! {
+            error = running.failed() => Err(anyhow!("{}: {error}", $name)),
+            () = asked_to_stop() => Ok(()),
+        };
+        tokio::select! {
+            () = running.stop() => {}
+            () = asked_to_stop() => std::process::exit(130),
+        }
+        result
+    }};
+}
+
+fn read(path: &Path) -> Result<(String, String)> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    Ok((path.display().to_string(), text))
+}
+
+pub(crate) async fn coordinator(args: args::Coordinator) -> Result<()> {
+    let (name, text) = read(&args.config)?;
+    let config = elkfk_coordinator::Config::from_text(&name, &text)?;
+    let running = elkfk_coordinator::start(config).await.context("start coordinator")?;
+    say("coordinator", running.local_addr());
+    until_stopped!("coordinator", running)
+}
+
+pub(crate) async fn broker(args: args::Broker) -> Result<()> {
+    let (name, text) = read(&args.config)?;
+    let config = elkfk_broker::Config::from_text(&name, &text, &args.overrides)?;
+    let running = elkfk_broker::start(config).await.context("start broker")?;
+    say("broker", running.local_addr());
+    until_stopped!("broker", running)
+}
+
+pub(crate) async fn store(args: args::Store) -> Result<()> {
+    let args::Store { data, listen, retention_days } = args;
+    let config = elkfk_store::Config { listen, data_dir: data, retention_days, ..Default::default() };
+    let running = elkfk_store::start(config).await.context("start store")?;
+    say("store", running.local_addr());
+    until_stopped!("store", running)
+}
+
+pub(crate) async fn sink(args: args::Sink) -> Result<()> {
+    let mut config = elkfk_sink::Config { files: args.config.clone(), ..Default::default() };
+    if let Some(workers) = args.workers {
+        config.workers = workers;
+    }
+    let running = elkfk_sink::start(config).await.context("start sink")?;
+    say("sink", names(&args.config));
+    until_stopped!("sink", running)
+}
+
+fn names(files: &[PathBuf]) -> String {
+    files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(" ")
+}
+
+pub(crate) async fn shipper(args: args::Shipper) -> Result<()> {
+    let (name, text) = read(&args.config)?;
+    let config = elkfk_shipper::Config::parse(&name, &text, args.ignore_unsupported)?;
+    let running = elkfk_shipper::start(config).await.context("start shipper")?;
+    say("shipper", args.config.display());
+    until_stopped!("shipper", running)
+}
+
+pub(crate) async fn dashboard(args: args::Dashboard) -> Result<()> {
+    let args::Dashboard { listen, bootstrap_server, elasticsearch, index } = args;
+    let config = elkfk_dashboard::Config { listen, bootstrap_servers: bootstrap_server, elasticsearch, index_pattern: index };
+    let running = elkfk_dashboard::start(config).await.context("start dashboard")?;
+    let at: SocketAddr = running.local_addr();
+    say("dashboard", format!("http://{at}"));
+    asked_to_stop().await;
+    running.stop().await;
+    Ok(())
+}
+
+pub(crate) async fn replay(args: args::Replay) -> Result<()> {
+    let config = elkfk_sink::ReplayConfig { bootstrap_servers: args.bootstrap_server, topic: args.topic, ..Default::default() };
+    let report = elkfk_sink::replay(config).await.context("replay")?;
+    println!("{report}");
+    Ok(())
+}

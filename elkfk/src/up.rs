@@ -1,0 +1,294 @@
+//! `elkfk up`: every box in one process, over the sockets they would use apart.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use elkfk_base::Tasks;
+use elkfk_broker_client::{Client, NewTopic};
+use tracing::{info, warn};
+
+use crate::args::Up;
+use crate::files::{self, Values};
+use crate::{demo, signals};
+
+const GROUP: &str = "elkfk-sink";
+const PARTITIONS: i32 = 3;
+/// A box that has not stopped by then is left behind; what it holds is safe, see docs/ARCHITECTURE.md.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// The boxes that run here; `None` where the real thing is used, or nothing has started yet.
+#[derive(Debug, Default)]
+struct Boxes {
+    coordinator: Option<elkfk_coordinator::Running>,
+    broker: Option<elkfk_broker::Running>,
+    store: Option<elkfk_store::Running>,
+    sink: Option<elkfk_sink::Running>,
+    shipper: Option<elkfk_shipper::Running>,
+    dashboard: Option<elkfk_dashboard::Running>,
+    demo: Option<Tasks>,
+}
+
+impl Boxes {
+    /// Stops in the order of the data, so that nothing is asked of a box that has left.
+    async fn stop(self) {
+        if let Some(demo) = self.demo {
+            demo.shutdown().await;
+        }
+        if let Some(shipper) = self.shipper {
+            stopped("shipper", shipper.stop()).await;
+        }
+        if let Some(sink) = self.sink {
+            stopped("sink", sink.stop()).await;
+        }
+        if let Some(dashboard) = self.dashboard {
+            stopped("dashboard", dashboard.stop()).await;
+        }
+        if let Some(store) = self.store {
+            stopped("store", store.stop()).await;
+        }
+        if let Some(broker) = self.broker {
+            stopped("broker", broker.stop()).await;
+        }
+        if let Some(coordinator) = self.coordinator {
+            stopped("coordinator", coordinator.stop()).await;
+        }
+    }
+
+    /// Resolves when a box ends by itself, with its name and the reason.
+    async fn failed(&self) -> anyhow::Error {
+        async fn of<F: Future<Output = String>>(name: &str, failure: Option<F>) -> anyhow::Error {
+            match failure {
+                Some(failure) => anyhow!("{name}: {}", failure.await),
+                None => std::future::pending().await,
+            }
+        }
+        tokio::select! {
+            error = of("coordinator", self.coordinator.as_ref().map(|running| running.failed())) => error,
+            error = of("broker", self.broker.as_ref().map(|running| running.failed())) => error,
+            error = of("store", self.store.as_ref().map(|running| running.failed())) => error,
+            error = of("sink", self.sink.as_ref().map(|running| running.failed())) => error,
+            error = of("shipper", self.shipper.as_ref().map(|running| running.failed())) => error,
+        }
+    }
+}
+
+async fn stopped(name: &'static str, stop: impl Future<Output = ()>) {
+    if tokio::time::timeout(STOP_LIMIT, stop).await.is_err() {
+        warn!(name, "did not stop in time and is left behind");
+    }
+}
+
+/// Where data goes unless `--data` says otherwise.
+fn default_data() -> Result<PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share"));
+    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home);
+    Ok(base.context("neither XDG_DATA_HOME nor HOME is set; give a directory with --data")?.join("elkfk"))
+}
+
+fn say(name: &str, at: &str, state: &str, more: &str) {
+    println!("{:<12} {at:<26} {state:<9} {more}", name);
+}
+
+/// Runs until Ctrl-C, SIGTERM or the failure of a box.
+pub(crate) async fn run(args: Up) -> Result<()> {
+    let mut boxes = Boxes::default();
+    let result = tokio::select! {
+        result = start(&args, &mut boxes) => result,
+        () = signals::asked_to_stop() => Err(anyhow!("stopped while starting")),
+    };
+    let result = match result {
+        Ok(()) => {
+            println!("\nCtrl-C stops, data is kept");
+            tokio::select! {
+                error = boxes.failed() => Err(error),
+                () = signals::asked_to_stop() => Ok(()),
+            }
+        }
+        Err(error) => Err(error),
+    };
+    if result.is_ok() {
+        eprintln!("stopping; Ctrl-C again ends at once");
+    }
+    tokio::select! {
+        () = boxes.stop() => {}
+        () = signals::asked_to_stop() => std::process::exit(130),
+    }
+    result
+}
+
+async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
+    check_ports(args)?;
+    let data = match &args.data {
+        Some(data) => data.clone(),
+        None => default_data()?,
+    };
+    let data = std::path::absolute(&data).with_context(|| format!("find {}", data.display()))?;
+    std::fs::create_dir_all(&data).with_context(|| {
+        format!("create {}; make its parent writable for this user or give another directory with --data", data.display())
+    })?;
+    let config = args.config.as_deref();
+    if let Some(dir) = config.filter(|dir| !dir.is_dir()) {
+        bail!("--config {}: no such directory; elkfk init {0} writes one", dir.display());
+    }
+    let mut watch = args.watch.clone();
+    if args.demo {
+        watch.push(format!("{}/**", demo::directory(&data).display()));
+    }
+    let mut values = Values {
+        data: data.clone(),
+        listen: args.listen,
+        coordinator_port: args.coordinator_port,
+        broker_port: args.broker_port,
+        zookeeper: args.zookeeper.clone().unwrap_or_default(),
+        bootstrap: args.bootstrap_server.clone().unwrap_or_default(),
+        topic: args.topic.clone(),
+        watch,
+    };
+
+    // The store needs none of the others: it opens its indices while the broker opens its logs.
+    let store = async {
+        if args.elasticsearch.is_some() {
+            return Ok(None);
+        }
+        let listen = SocketAddr::new(args.listen, args.store_port);
+        let config = elkfk_store::Config { listen, data_dir: data.join("store"), retention_days: args.retention_days, ..Default::default() };
+        elkfk_store::start(config).await.context("start store").map(Some)
+    };
+    let brokers = async {
+        if args.bootstrap_server.is_none() {
+            if args.zookeeper.is_none() {
+                let (name, text) = files::COORDINATOR.read(config, &values)?;
+                let config = elkfk_coordinator::Config::from_text(&name, &text)?;
+                let coordinator = elkfk_coordinator::start(config).await.context("start coordinator")?;
+                values.zookeeper = reachable(coordinator.local_addr()).to_string();
+                say("coordinator", &values.zookeeper, "ready", "");
+                boxes.coordinator = Some(coordinator);
+            }
+            let (name, text) = files::BROKER.read(config, &values)?;
+            let config = elkfk_broker::Config::from_text(&name, &text, &[])?;
+            let broker = elkfk_broker::start(config).await.context("start broker")?;
+            values.bootstrap = reachable(broker.local_addr()).to_string();
+            boxes.broker = Some(broker);
+        }
+        let topic = ensure_topic(&values.bootstrap, &args.topic).await?;
+        let state = if args.bootstrap_server.is_some() { "given" } else { "ready" };
+        say("broker", &values.bootstrap, state, &topic);
+        Ok::<_, anyhow::Error>(())
+    };
+    let (store, brokers) = tokio::join!(store, brokers);
+    brokers?;
+    boxes.store = store?;
+    let elasticsearch = match (&args.elasticsearch, &boxes.store) {
+        (Some(url), _) => url.clone(),
+        (None, Some(store)) => format!("http://{}", reachable(store.local_addr())),
+        (None, None) => bail!("neither a store nor --elasticsearch"),
+    };
+    let at = elasticsearch.trim_start_matches("http://").trim_end_matches('/');
+    say("store", at, if args.elasticsearch.is_some() { "given" } else { "ready" }, "index logs-YYYY.MM.dd");
+
+    // The page comes before the lines, so that it shows the first of them.
+    let page = elkfk_dashboard::start(elkfk_dashboard::Config {
+        listen: SocketAddr::new(args.listen, args.dashboard_port),
+        bootstrap_servers: values.bootstrap.clone(),
+        elasticsearch: elasticsearch.clone(),
+        ..Default::default()
+    });
+    let page = page.await.context("start dashboard")?;
+    let page_at = format!("http://{}", reachable(page.local_addr()));
+    boxes.dashboard = Some(page);
+
+    if args.demo {
+        let tasks = Tasks::new();
+        demo::start(&demo::directory(&data), &tasks).context("start the demo")?;
+        boxes.demo = Some(tasks);
+    }
+    let pipelines = pipelines(config, &data)?;
+    let sink = elkfk_sink::start(elkfk_sink::Config {
+        files: pipelines.clone(),
+        env: BTreeMap::from([
+            ("ELKFK_BOOTSTRAP".to_owned(), values.bootstrap.clone()),
+            ("ELKFK_ELASTICSEARCH".to_owned(), elasticsearch),
+            ("ELKFK_TOPIC".to_owned(), args.topic.clone()),
+        ]),
+        group: Some(GROUP.to_owned()),
+        ..Default::default()
+    });
+    boxes.sink = Some(sink.await.context("start sink")?);
+    let names: Vec<_> = pipelines.iter().filter_map(|path| pipeline_name(path)).collect();
+    say("sink", &format!("group {GROUP}"), "ready", &format!("pipeline {}", names.join(", ")));
+
+    let (name, text) = files::SHIPPER.read(config, &values)?;
+    let shipper = elkfk_shipper::Config::parse(&name, &text, false)?;
+    boxes.shipper = Some(elkfk_shipper::start(shipper).await.context("start shipper")?);
+    say("shipper", &values.watch.join(" "), "reading", "");
+    say("dashboard", &page_at, "ready", "");
+    info!(data = %data.display(), "all boxes run");
+    Ok(())
+}
+
+/// Each port that was asked for, before anything is started: the flag is known here.
+fn check_ports(args: &Up) -> Result<()> {
+    let own_broker = args.bootstrap_server.is_none();
+    let ports = [
+        ("coordinator", "--coordinator-port", args.coordinator_port, own_broker && args.zookeeper.is_none()),
+        ("broker", "--broker-port", args.broker_port, own_broker),
+        ("store", "--store-port", args.store_port, args.elasticsearch.is_none()),
+        ("dashboard", "--dashboard-port", args.dashboard_port, true),
+    ];
+    let mut taken = Vec::new();
+    for (name, flag, port, is_wanted) in ports {
+        if !is_wanted || port == 0 {
+            continue;
+        }
+        let addr = SocketAddr::new(args.listen, port);
+        if let Err(error) = TcpListener::bind(addr) {
+            let cause = match error.kind() {
+                std::io::ErrorKind::AddrInUse => "the address is in use; stop the program that holds it".to_owned(),
+                _ => error.to_string(),
+            };
+            taken.push(format!("{name}: listen on {addr}: {cause}, or give another port with {flag} (0 takes any free one)"));
+        }
+    }
+    if taken.is_empty() { Ok(()) } else { bail!("{}", taken.join("\n")) }
+}
+
+/// Where a listener on every address can be reached from here.
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    if addr.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], addr.port())) } else { addr }
+}
+
+/// Creates the topic where it does not exist; says how many partitions it has.
+async fn ensure_topic(bootstrap: &str, topic: &str) -> Result<String> {
+    let client = Client::new(elkfk_broker_client::Config::to(bootstrap));
+    let cluster = client.metadata(Some(&[topic])).await.with_context(|| format!("ask {bootstrap} for topic {topic}"))?;
+    let existing = cluster.topic(topic).map_or(0, |topic| topic.partitions.len());
+    if existing > 0 {
+        return Ok(format!("topic {topic}, {existing} partitions"));
+    }
+    let created = client.create_topic(&NewTopic { name: topic.to_owned(), partitions: PARTITIONS, ..NewTopic::default() }).await;
+    match created.with_context(|| format!("create topic {topic}"))? {
+        Ok(_) => Ok(format!("topic {topic}, {PARTITIONS} partitions")),
+        Err(refused) => bail!("create topic {topic}: {refused}"),
+    }
+}
+
+/// The pipelines of `config`, or the default one, written below `data` so that it can be read there.
+fn pipelines(config: Option<&Path>, data: &Path) -> Result<Vec<PathBuf>> {
+    let found = files::pipelines(config)?;
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let path = data.join("sink/default/pipeline.conf");
+    std::fs::create_dir_all(data.join("sink/default")).with_context(|| format!("create {}", data.join("sink").display()))?;
+    std::fs::write(&path, files::default_pipeline()?).with_context(|| format!("write {}", path.display()))?;
+    Ok(vec![path])
+}
+
+/// `nginx` of `…/nginx/pipeline.conf` and of `…/nginx.conf`.
+fn pipeline_name(path: &Path) -> Option<String> {
+    let stem = path.file_stem()?.to_string_lossy();
+    if stem == "pipeline" { Some(path.parent()?.file_name()?.to_string_lossy().into_owned()) } else { Some(stem.into_owned()) }
+}
