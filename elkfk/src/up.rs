@@ -154,14 +154,14 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
             return Ok(None);
         }
         let listen = SocketAddr::new(args.listen, args.store_port);
-        let config = elkfk_store::Config { listen, data_dir: data.join("store"), retention_days: args.retention_days, ..Default::default() };
+        let config = elkfk_store::Config { listen, data_dir: data.join("store"), retention_days: Some(args.retention_days), ..Default::default() };
         elkfk_store::start(config).await.context("start store").map(Some)
     };
     let brokers = async {
         if args.bootstrap_server.is_none() {
             if args.zookeeper.is_none() {
                 let (name, text) = files::COORDINATOR.read(config, &values)?;
-                let config = elkfk_coordinator::Config::from_text(&name, &text)?;
+                let config = elkfk_coordinator::Config::parse(&name, &text)?;
                 let coordinator = elkfk_coordinator::start(config).await.context("start coordinator")?;
                 values.zookeeper = reachable(coordinator.local_addr()).to_string();
                 say("coordinator", &values.zookeeper, "ready", "");
