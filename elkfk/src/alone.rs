@@ -73,7 +73,7 @@ fn names(files: &[PathBuf]) -> String {
 
 pub(crate) async fn shipper(args: args::Shipper) -> Result<()> {
     let (name, text) = read(&args.config)?;
-    let config = elkfk_shipper::Config::parse(&name, &text, args.ignore_unsupported)?;
+    let config = elkfk_shipper::Config::parse(&name, &text, args.ignore_unsupported, &|name| std::env::var(name).ok())?;
     let running = elkfk_shipper::start(config).await.context("start shipper")?;
     say("shipper", args.config.display());
     until_stopped!("shipper", running)

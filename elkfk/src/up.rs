@@ -221,7 +221,7 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
     say("sink", &format!("group {GROUP}"), "ready", &format!("pipeline {}", names.join(", ")));
 
     let (name, text) = files::SHIPPER.read(config, &values)?;
-    let shipper = elkfk_shipper::Config::parse(&name, &text, false)?;
+    let shipper = elkfk_shipper::Config::parse(&name, &text, false, &|name| std::env::var(name).ok())?;
     boxes.shipper = Some(elkfk_shipper::start(shipper).await.context("start shipper")?);
     say("shipper", &values.watch.join(" "), "reading", "");
     say("dashboard", &page_at, "ready", "");
