@@ -91,8 +91,19 @@ pub(crate) async fn dashboard(args: args::Dashboard) -> Result<()> {
 }
 
 pub(crate) async fn replay(args: args::Replay) -> Result<()> {
-    let config = elkfk_sink::ReplayConfig { bootstrap_servers: args.bootstrap_server, topic: args.topic, ..Default::default() };
+    let args::Replay { topic, bootstrap_server, from_beginning } = args;
+    let topic = topic.strip_suffix(".dead").map(str::to_owned).unwrap_or(topic);
+    let config = elkfk_sink::ReplayConfig { bootstrap_servers: bootstrap_server, topic, from_beginning, ..Default::default() };
     let report = elkfk_sink::replay(config).await.context("replay")?;
-    println!("{report}");
+    for (topic, count) in &report.sent {
+        println!("{topic}: {count} sent again");
+    }
+    let odd = [(report.without_value, "too large to have been kept"), (report.foreign, "no dead letters")];
+    for (count, what) in odd.into_iter().filter(|(count, _)| *count > 0) {
+        println!("{count} records left: {what}");
+    }
+    if report.sent.is_empty() {
+        println!("nothing to send again");
+    }
     Ok(())
 }

@@ -170,8 +170,11 @@ pub(crate) struct Dashboard {
 
 #[derive(Debug, Args)]
 pub(crate) struct Replay {
-    /// The dead-letter topic, such as logs.dead
+    /// The topic that was consumed, such as logs; its dead letters are in logs.dead
     pub(crate) topic: String,
+    /// Sends all letters still in the topic, those replayed before too
+    #[arg(long)]
+    pub(crate) from_beginning: bool,
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     pub(crate) bootstrap_server: String,
 }

@@ -268,7 +268,7 @@ async fn ensure_topic(bootstrap: &str, topic: &str) -> Result<String> {
     if existing > 0 {
         return Ok(format!("topic {topic}, {existing} partitions"));
     }
-    let created = client.create_topic(&NewTopic { name: topic.to_owned(), partitions: PARTITIONS, ..NewTopic::default() }).await;
+    let created = client.create_topic(&NewTopic { name: topic.to_owned(), partitions: Some(PARTITIONS), ..NewTopic::default() }, false).await;
     match created.with_context(|| format!("create topic {topic}"))? {
         Ok(_) => Ok(format!("topic {topic}, {PARTITIONS} partitions")),
         Err(refused) => bail!("create topic {topic}: {refused}"),
