@@ -58,7 +58,7 @@ fn unknown_keys_are_named_with_their_line_and_the_nearest_known() {
     check(
         "server.properties",
         "broker.id=0\nlog.dir5=/tmp/x\nzookeeper.connect=h:1\n",
-        &["server.properties:2", "log.dir5", "log.dirs"],
+        &["server.properties:2", "log.dir5", "log.dir"],
     );
     check(
         "filebeat.yml",
