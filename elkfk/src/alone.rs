@@ -51,7 +51,7 @@ pub(crate) async fn broker(args: args::Broker) -> Result<()> {
 
 pub(crate) async fn store(args: args::Store) -> Result<()> {
     let args::Store { data, listen, retention_days } = args;
-    let config = elkfk_store::Config { listen, data_dir: data, retention_days: Some(retention_days), ..Default::default() };
+    let config = elkfk_store::Config { listen, data_dir: data, retention_days, ..Default::default() };
     let running = elkfk_store::start(config).await.context("start store")?;
     say("store", running.local_addr());
     until_stopped!("store", running)

@@ -76,9 +76,9 @@ pub(crate) struct Up {
     /// The topic between shipper and sink; created with 3 partitions where it does not exist
     #[arg(long, value_name = "NAME", default_value = "logs")]
     pub(crate) topic: String,
-    /// Days an index of the store is kept
-    #[arg(long, value_name = "DAYS", default_value_t = 30)]
-    pub(crate) retention_days: u32,
+    /// Days a daily index of the store is kept, counted from its day [default: for ever]
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) retention_days: Option<u32>,
     /// The address every box listens on
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub(crate) listen: IpAddr,
@@ -150,9 +150,9 @@ pub(crate) struct Store {
     pub(crate) data: PathBuf,
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9200")]
     pub(crate) listen: SocketAddr,
-    /// Days an index is kept
-    #[arg(long, value_name = "DAYS", default_value_t = 30)]
-    pub(crate) retention_days: u32,
+    /// Days a daily index is kept, counted from its day [default: for ever]
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) retention_days: Option<u32>,
 }
 
 #[derive(Debug, Args)]

@@ -154,7 +154,7 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
             return Ok(None);
         }
         let listen = SocketAddr::new(args.listen, args.store_port);
-        let config = elkfk_store::Config { listen, data_dir: data.join("store"), retention_days: Some(args.retention_days), ..Default::default() };
+        let config = elkfk_store::Config { listen, data_dir: data.join("store"), retention_days: args.retention_days, ..Default::default() };
         elkfk_store::start(config).await.context("start store").map(Some)
     };
     let brokers = async {
