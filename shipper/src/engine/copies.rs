@@ -64,6 +64,38 @@ where
         }
     }
 
+    /// Brings the files up to date that the one in `slot` may be a copy of, by its name: what it is
+    /// depends on whether they were truncated in the meantime, and what they hold now.
+    pub(super) fn see_to_originals(&mut self, now: Now, slot: usize) {
+        let Some(source) = &self.sources[slot] else { return };
+        let (input, path) = (source.input, source.path.clone());
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
+        for (at, _) in name.match_indices(['.', '-', '_', '~']).filter(|(at, _)| *at > 0) {
+            let Some(slots) = self.by_path.get(&path.with_file_name(&name[..at])) else { continue };
+            for other in slots.clone() {
+                if self.sources[other]
+                    .as_ref()
+                    .is_none_or(|s| s.input != input || s.state.file.is_none())
+                {
+                    continue;
+                }
+                self.hold(now, other);
+                if let Some(source) = &mut self.sources[other] {
+                    source.has_changed = true;
+                }
+                self.watch_over(now, other);
+            }
+            let unresolved = |slot: &usize| {
+                let source = self.sources[*slot].as_ref();
+                source.is_some_and(|s| s.input == input && s.file.is_some() && !s.is_resolved)
+            };
+            let slots = self.by_path.get(&path.with_file_name(&name[..at])).into_iter().flatten();
+            for other in slots.copied().filter(unresolved).collect::<Vec<_>>() {
+                self.resolve(now, other);
+            }
+        }
+    }
+
     /// What the unresolved source in `slot`, which begins with `first`, is.
     pub(super) fn resemblance(&mut self, now: Now, slot: usize, first: &[u8]) -> Resemblance {
         let Some(source) = &self.sources[slot] else { return Resemblance::New };

@@ -5,6 +5,8 @@
 mod copies;
 mod read;
 mod scan;
+#[cfg(test)]
+mod sim;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -421,7 +423,11 @@ where
             if let Some(source) = &mut self.sources[slot] {
                 source.is_active = false;
             }
-            match self.read_block(now, slot) {
+            let step = self.read_block(now, slot);
+            if let Some(source) = &mut self.sources[slot] {
+                source.is_at_end = step == read::Step::Idle;
+            }
+            match step {
                 read::Step::Progress => {
                     blocks += 1;
                     blocked = 0;
@@ -486,7 +492,7 @@ where
 
     fn tick(&mut self, now: Now) {
         for slot in 0..self.sources.len() {
-            if self.sources[slot].is_some() {
+            if self.sources[slot].is_some() && !self.is_stopping {
                 self.tick_source(now, slot);
             }
         }

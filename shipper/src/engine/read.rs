@@ -91,7 +91,7 @@ where
     }
 
     /// Finds out what a file that was met for the first time is. False when it is not to be read now.
-    fn resolve(&mut self, now: Now, slot: usize) -> bool {
+    pub(super) fn resolve(&mut self, now: Now, slot: usize) -> bool {
         let Some(source) = &self.sources[slot] else { return false };
         let Some(file) = source.file.clone() else { return false };
         let (input, age_ms) =
@@ -114,7 +114,8 @@ where
                 return false;
             }
             match Stream::head(&self.disk, file, HEAD_BYTES) {
-                Ok(Some(head)) if !head.is_empty() => sample = head,
+                Ok(Some(head)) if head.is_empty() => return false,
+                Ok(Some(head)) => sample = head,
                 // Still being written, most likely.
                 _ if age_ms < COMPRESSION_PATIENCE_MS => return false,
                 _ => {
@@ -142,6 +143,7 @@ where
             }
         }
         sample.truncate(HEAD_BYTES);
+        self.see_to_originals(now, slot);
         match self.resemblance(now, slot, &sample) {
             Resemblance::New => {
                 // Without its head in the registry, a file written anew while we were away would

@@ -426,10 +426,13 @@ where
             if let Some(file) = &source.file {
                 let links = self.disk.stat_open(file).map_or(0, |stat| stat.links);
                 let source = self.sources[slot].as_mut().expect("looked up above");
+                let is_news = !source.is_detached || (links == 0 && !source.is_deleted);
                 source.is_detached = true;
                 source.is_renamed = true;
                 source.is_deleted = links == 0;
-                self.activate(slot);
+                if is_news {
+                    self.activate(slot);
+                }
                 continue;
             }
             let directory = source.path.parent().unwrap_or(Path::new("/")).to_path_buf();
@@ -530,10 +533,12 @@ where
             true if config.removed => Duration::ZERO,
             _ => self.limits.partial_timeout,
         };
-        let is_drained = !source.is_active && source.retry_at.is_none();
+        let is_drained = source.is_at_end && source.retry_at.is_none();
         let is_open_ended =
             source.harvester.as_ref().is_some_and(|h| h.open_start() < h.position());
-        if is_drained && source.is_renamed && is_open_ended && quiet >= patience {
+        // A file that nobody renamed may be in the middle of a line for as long as it counts as active.
+        let patience_with_line = if source.is_renamed { patience } else { config.inactive };
+        if is_drained && is_open_ended && quiet >= patience_with_line {
             self.step(now, slot, Input::Finish);
             return;
         }

@@ -40,6 +40,8 @@ pub(super) struct Source<F> {
     pub(super) modified_ns: u64,
     pub(super) last_growth: Instant,
     pub(super) is_active: bool,
+    /// The last look at its file brought nothing.
+    pub(super) is_at_end: bool,
     /// Something happened to its file since it was looked at.
     pub(super) has_changed: bool,
     pub(super) is_dirty: bool,
@@ -106,6 +108,7 @@ impl<F> Source<F> {
             modified_ns: 0,
             last_growth: now,
             is_active: false,
+            is_at_end: false,
             has_changed: true,
             is_dirty: false,
             is_renamed: false,
@@ -135,6 +138,7 @@ impl<F> Source<F> {
         if self.position() != resume {
             // It stands before another position.
             self.tail.clear();
+            self.is_at_end = false;
         }
         self.resume = resume;
         self.harvester = None;
