@@ -15,6 +15,7 @@ pub(crate) struct Segment {
     pub(crate) name: Box<str>,
     /// The name as a place in an array, if it is a number; negative counts from the end.
     pub(crate) index: Option<i64>,
+    pub(super) tag: u32,
 }
 
 /// Why a text is no field reference.
@@ -90,7 +91,8 @@ impl FieldRef {
 impl Segment {
     fn new(name: String) -> Self {
         let index = name.parse().ok();
-        Self { name: name.into(), index }
+        let tag = super::tag(&name);
+        Self { name: name.into(), index, tag }
     }
 }
 

@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 
-use super::{Datum, Event, List, NONE, NodeId, Span, TIMESTAMP, Timestamp};
+use super::{
+    Datum, Event, List, NONE, NodeId, Span, TIMESTAMP, Timestamp, scan::next_special, tag,
+};
 
 /// Why a text is not the JSON that was wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -79,7 +81,10 @@ impl Event {
         // Room for what escapes and filters add, so that most events never grow their buffers.
         event.text = String::with_capacity(json.len() * 2 + 256);
         event.nodes.reserve(48);
-        event.push_text(&String::from_utf8_lossy(json));
+        match std::str::from_utf8(json) {
+            Ok(text) => event.push_text(text),
+            Err(_) => event.push_text(&String::from_utf8_lossy(json)),
+        };
         let end = event.text.len();
         let datum = parse_within(&mut event, 0, end)?;
         event.nodes[0].datum = datum;
@@ -225,16 +230,8 @@ impl Parser<'_> {
         if count > LINEAR_KEYS_MAX {
             return None;
         }
-        let bytes = self.event.text.as_bytes();
-        let (wanted, mut at) = (&bytes[key.range()], list.first);
-        while at != NONE {
-            let node = &self.event.nodes[at as usize];
-            if &bytes[node.key.range()] == wanted {
-                return Some(at);
-            }
-            at = node.next;
-        }
-        None
+        let wanted = self.event.str_at(key);
+        self.event.child_of(list, wanted, tag(wanted))
     }
 
     /// The list with the last value of each key, at the place of its first.
@@ -354,10 +351,7 @@ impl Parser<'_> {
         self.at += 1;
         let start = self.at;
         let bytes = &self.event.text.as_bytes()[..self.end];
-        let mut at = start;
-        while at < bytes.len() && IS_PLAIN[usize::from(bytes[at])] {
-            at += 1;
-        }
+        let at = next_special(bytes, start);
         self.at = at;
         match bytes.get(at) {
             Some(b'"') => {
@@ -374,10 +368,7 @@ impl Parser<'_> {
         let out_start = self.event.text.len();
         loop {
             let bytes = &self.event.text.as_bytes()[..self.end];
-            let mut at = self.at;
-            while at < bytes.len() && IS_PLAIN[usize::from(bytes[at])] {
-                at += 1;
-            }
+            let at = next_special(bytes, self.at);
             let byte = bytes.get(at).copied();
             self.at = at;
             self.event.text.extend_from_within(copied..at);
@@ -450,16 +441,3 @@ impl Parser<'_> {
         Ok(value)
     }
 }
-
-/// Bytes that stand for themselves in a JSON string.
-static IS_PLAIN: [bool; 256] = {
-    let mut table = [true; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        table[byte] = false;
-        byte += 1;
-    }
-    table[b'"' as usize] = false;
-    table[b'\\' as usize] = false;
-    table
-};

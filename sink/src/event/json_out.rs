@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{Event, METADATA, ROOT, Value};
+use super::{Event, METADATA, ROOT, Value, scan::next_special};
 
 impl Event {
     /// Appends the event as the `_source` of a document: everything but `@metadata`, on one line.
@@ -97,14 +97,12 @@ pub(super) fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let bytes = text.as_bytes();
     let mut written = 0;
-    for (at, byte) in bytes.iter().enumerate() {
-        let escape = ESCAPES[usize::from(*byte)];
-        if escape == 0 {
-            continue;
-        }
+    loop {
+        let at = next_special(bytes, written);
         out.extend_from_slice(&bytes[written..at]);
+        let Some(byte) = bytes.get(at) else { break };
         written = at + 1;
-        match escape {
+        match ESCAPES[usize::from(*byte)] {
             b'u' => {
                 const HEX: &[u8; 16] = b"0123456789abcdef";
                 out.extend_from_slice(b"\\u00");
@@ -114,11 +112,10 @@ pub(super) fn write_string(out: &mut Vec<u8>, text: &str) {
             escape => out.extend_from_slice(&[b'\\', escape]),
         }
     }
-    out.extend_from_slice(&bytes[written..]);
     out.push(b'"');
 }
 
-/// 0 where a byte stands for itself, else the letter after the backslash.
+/// The letter after the backslash, for bytes that need one.
 static ESCAPES: [u8; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;

@@ -8,6 +8,7 @@
 mod field;
 mod json_in;
 mod json_out;
+mod scan;
 mod template;
 mod timestamp;
 mod view;
@@ -84,6 +85,21 @@ pub(crate) struct Node {
     pub(crate) key: Span,
     pub(crate) datum: Datum,
     pub(crate) next: NodeId,
+    /// Of the key; see [`tag`].
+    pub(crate) tag: u32,
+}
+
+/// Tells most names apart by one comparison: length, and three of the bytes.
+#[inline]
+pub(crate) fn tag(name: &str) -> u32 {
+    match name.as_bytes() {
+        [] => 0,
+        bytes @ [first, .., last] => {
+            let middle = bytes[bytes.len() / 2];
+            u32::from_le_bytes([bytes.len() as u8, *first, middle, *last])
+        }
+        [only] => u32::from_le_bytes([1, *only, 0, 0]),
+    }
 }
 
 /// See the module.
@@ -108,7 +124,12 @@ impl Default for Event {
 impl Event {
     /// An event without any field, not even a time.
     pub fn empty() -> Self {
-        let root = Node { key: Span::default(), datum: Datum::Object(List::default()), next: NONE };
+        let root = Node {
+            key: Span::default(),
+            datum: Datum::Object(List::default()),
+            next: NONE,
+            tag: 0,
+        };
         Self { text: String::new(), nodes: vec![root] }
     }
 
@@ -295,10 +316,16 @@ impl Event {
     /// The child of an object by its name.
     pub(crate) fn child(&self, parent: NodeId, name: &str) -> Option<NodeId> {
         let Datum::Object(list) = self.nodes[parent as usize].datum else { return None };
-        let (bytes, mut at) = (self.text.as_bytes(), list.first);
+        self.child_of(list, name, tag(name))
+    }
+
+    /// The child of an object by its name and the tag of that.
+    #[inline]
+    pub(crate) fn child_of(&self, list: List, name: &str, tag: u32) -> Option<NodeId> {
+        let mut at = list.first;
         while at != NONE {
             let node = &self.nodes[at as usize];
-            if &bytes[node.key.range()] == name.as_bytes() {
+            if node.tag == tag && self.text.as_bytes()[node.key.range()] == *name.as_bytes() {
                 return Some(at);
             }
             at = node.next;
@@ -306,9 +333,14 @@ impl Event {
         None
     }
 
+    /// The child that a segment of a path names.
+    fn named(&self, list: List, segment: &field::Segment) -> Option<NodeId> {
+        self.child_of(list, &segment.name, segment.tag)
+    }
+
     pub(crate) fn find(&self, field: &FieldRef) -> Option<NodeId> {
         field.segments().iter().try_fold(ROOT, |at, segment| match self.nodes[at as usize].datum {
-            Datum::Object(_) => self.child(at, &segment.name),
+            Datum::Object(list) => self.named(list, segment),
             Datum::Array(_) => self.element(at, segment.index?),
             _ => None,
         })
@@ -327,7 +359,8 @@ impl Event {
     /// Adds a node at the end of an object or array. The caller has made sure of the key.
     pub(crate) fn append(&mut self, parent: NodeId, key: Span, datum: Datum) -> NodeId {
         let id = self.nodes.len() as NodeId;
-        self.nodes.push(Node { key, datum, next: NONE });
+        let tag = tag(self.str_at(key));
+        self.nodes.push(Node { key, datum, next: NONE, tag });
         self.link(parent, id);
         id
     }
@@ -400,7 +433,7 @@ impl Event {
                 self.nodes[at as usize].datum = Datum::Object(List::default());
             }
             at = match self.nodes[at as usize].datum {
-                Datum::Object(_) => match self.child(at, &segment.name) {
+                Datum::Object(list) => match self.named(list, segment) {
                     Some(id) => id,
                     None => {
                         let key = self.push_text(&segment.name);
@@ -436,12 +469,12 @@ impl Event {
         let (last, parents) = field.segments().split_last()?;
         let parent =
             parents.iter().try_fold(ROOT, |at, segment| match self.nodes[at as usize].datum {
-                Datum::Object(_) => self.child(at, &segment.name),
+                Datum::Object(list) => self.named(list, segment),
                 Datum::Array(_) => self.element(at, segment.index?),
                 _ => None,
             })?;
         let id = match self.nodes[parent as usize].datum {
-            Datum::Object(_) => self.child(parent, &last.name),
+            Datum::Object(list) => self.named(list, last),
             Datum::Array(_) => self.element(parent, last.index?),
             _ => None,
         }?;
@@ -469,7 +502,8 @@ impl Event {
     /// Adds a node to a list that no node owns yet.
     pub(crate) fn push_to(&mut self, list: &mut List, key: Span, datum: Datum) -> NodeId {
         let id = self.nodes.len() as NodeId;
-        self.nodes.push(Node { key, datum, next: NONE });
+        let tag = tag(self.str_at(key));
+        self.nodes.push(Node { key, datum, next: NONE, tag });
         if list.last == NONE {
             list.first = id;
         } else {
@@ -522,7 +556,7 @@ impl Event {
 
     /// A node that belongs to nobody yet.
     pub(crate) fn push_node(&mut self, datum: Datum) -> NodeId {
-        self.nodes.push(Node { key: Span::default(), datum, next: NONE });
+        self.nodes.push(Node { key: Span::default(), datum, next: NONE, tag: 0 });
         self.nodes.len() as NodeId - 1
     }
 

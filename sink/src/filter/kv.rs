@@ -85,7 +85,7 @@ impl Kv {
         let scan = format!("{key}{splitter}(?:{})?(?:(?:{field_end})|$)", values.join("|"));
 
         let place = options.plugin().place.clone();
-        let mut pattern = |options: &mut Options<'_>, text: &str| match Pattern::new(text) {
+        let pattern = |options: &mut Options<'_>, text: &str| match Pattern::new(text) {
             Ok(pattern) => Some(pattern),
             Err(reason) => {
                 options
@@ -94,7 +94,7 @@ impl Kv {
             }
         };
         let (scan, splitter) = (pattern(options, &scan), pattern(options, &splitter));
-        let mut of_class = |options: &mut Options<'_>, name: &'static str, is_trim: bool| {
+        let of_class = |options: &mut Options<'_>, name: &'static str, is_trim: bool| {
             let class = options.text(name)?;
             pattern(
                 options,

@@ -184,8 +184,12 @@ impl Grok {
     fn set_field(&self, field: &Field, datum: Datum, event: &mut Event) {
         // A path through a text, or a time that is none, leaves the event as it was.
         let Ok(id) = event.entry(&field.field) else { return };
-        if field.field.is_timestamp() || field.is_overwritten || event.datum(id) == Datum::Null {
+        if field.field.is_timestamp() {
             let _ = event.set(&field.field, datum);
+            return;
+        }
+        if field.is_overwritten || event.datum(id) == Datum::Null {
+            event.nodes[id as usize].datum = datum;
             return;
         }
         match event.datum(id) {

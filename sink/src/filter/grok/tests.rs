@@ -285,7 +285,7 @@ fn every_stock_pattern_finds_what_oniguruma_finds() {
         let theirs = onig::Regex::with_options(&expanded, options, onig::Syntax::ruby())
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut context = Context::new(Timestamp::default());
-        for turn in 0..12 {
+        for turn in 0..6 {
             let mut line = sample::sample(&text, &patterns, &mut random);
             if turn % 2 == 1 {
                 spoil(&mut line, &mut random);
@@ -352,44 +352,37 @@ fn every_stock_pattern_finds_what_oniguruma_finds() {
             assert_eq!(by_capture, by_group, "{name} on {line}");
         }
     }
-    assert!(compared > 3_000, "only {compared} comparisons");
+    assert!(compared > 1_500, "only {compared} comparisons");
     assert!(matched.len() > 300, "only {} patterns matched a sample", matched.len());
+}
+
+/// Processor time of this thread, which other work on the machine does not lengthen.
+fn processor_ms() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split(' ').next().unwrap().parse::<u64>().unwrap() / 1_000_000
 }
 
 #[test]
 fn hostile_lines_end_within_their_budget() {
-    let lines = [
-        "a".repeat(65_536),
-        "1".repeat(65_536),
-        "1.".repeat(32_768),
-        ":".repeat(65_536),
-        "\\".repeat(65_536),
-        "\"\\".repeat(32_768),
-        "/a".repeat(32_768),
-        " ".repeat(65_536),
-        "a=b ".repeat(16_384),
-        "0:0:".repeat(16_384),
-        "é".repeat(32_768),
-        "Jan 1 ".repeat(10_922),
-        "[".repeat(65_536),
-    ];
-    let mut worst = (std::time::Duration::ZERO, String::new());
+    let lines =
+        ["a", "1.", "\"\\", "/a", "0:0:", "Jan 1 "].map(|part| part.repeat(65_536 / part.len()));
+    let mut worst = (0, String::new());
     let mut context = Context::new(Timestamp::default());
-    for (is_ecs, name) in stock() {
-        let patterns = Patterns::stock(is_ecs);
-        let expression =
-            Expression::grok(&format!("%{{{name}}}$nothing"), &patterns, |_| true).unwrap();
+    for (_, name) in stock().into_iter().filter(|(is_ecs, _)| *is_ecs) {
+        let patterns = Patterns::stock(true);
+        let text = format!("%{{{name}}}$nothing");
+        let expression = Expression::grok(&text, &patterns, |_| true).unwrap();
         for line in &lines {
-            let started = std::time::Instant::now();
+            let started = processor_ms();
+            // Found, not found or given up: each is fine, in time.
             let _ = expression.search(line, &mut context.machine);
-            let took = started.elapsed();
+            let took = processor_ms() - started;
             if took > worst.0 {
-                worst = (took, format!("{name} on {:?}…", &line[..8]));
+                worst = (took, format!("{name} on {:?}…", &line[..6]));
             }
         }
     }
     // Unoptimised builds are some twenty times slower than the bar of 10 ms.
-    let bar = if cfg!(debug_assertions) { 1_000 } else { 40 };
-    assert!(worst.0.as_millis() < bar, "{worst:?}");
-    eprintln!("worst: {worst:?}");
+    let bar = if cfg!(debug_assertions) { 600 } else { 30 };
+    assert!(worst.0 < bar, "{worst:?}");
 }
