@@ -271,19 +271,12 @@ impl Event {
     pub(crate) fn push_text(&mut self, text: &str) -> Span {
         let start = self.text.len();
         let room = TEXT_BYTES_MAX.saturating_sub(start);
-        let text = if text.len() <= room { text } else { &text[..text.floor_char_boundary(room)] };
-        self.text.push_str(text);
-        Span { start: start as u32, end: self.text.len() as u32 }
-    }
-
-    /// Makes room for a new value written by `write` straight into the buffer.
-    pub(crate) fn push_with(&mut self, write: impl FnOnce(&mut String)) -> Span {
-        let start = self.text.len();
-        write(&mut self.text);
-        if self.text.len() > TEXT_BYTES_MAX {
-            let end = self.text.floor_char_boundary(TEXT_BYTES_MAX.max(start));
-            self.text.truncate(end);
+        let mut end = text.len().min(room);
+        while !text.is_char_boundary(end) {
+            end -= 1;
         }
+        let text = &text[..end];
+        self.text.push_str(text);
         Span { start: start as u32, end: self.text.len() as u32 }
     }
 
