@@ -1,6 +1,6 @@
 //! Grok by its cases, and against Oniguruma over all stock patterns.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::Value as Json;
@@ -227,15 +227,17 @@ fn every_stock_pattern_compiles() {
 /// A grok pattern as one expression in Oniguruma's syntax, groups named by the order of captures.
 fn expand(text: &str, patterns: &Patterns, names: &mut Vec<String>) -> String {
     use crate::filter::regex::Definitions;
-    let reference = regex::Regex::new(r"%\{([A-Za-z0-9_]+)(?::([^}=]+))?\}").unwrap();
-    let group = regex::Regex::new(r"\(\?<([^=!>][^>]*)>").unwrap();
-    let named = group.replace_all(text, |found: &regex::Captures<'_>| {
+    static REFERENCE: LazyLock<regex::Regex> =
+        LazyLock::new(|| regex::Regex::new(r"%\{([A-Za-z0-9_]+)(?::([^}=]+))?\}").unwrap());
+    static GROUP: LazyLock<regex::Regex> =
+        LazyLock::new(|| regex::Regex::new(r"\(\?<([^=!>][^>]*)>").unwrap());
+    let named = GROUP.replace_all(text, |found: &regex::Captures<'_>| {
         names.push(found[1].to_owned());
         format!("(?<c{}>", names.len())
     });
     let mut out = String::new();
     let mut at = 0;
-    for found in reference.captures_iter(&named) {
+    for found in REFERENCE.captures_iter(&named) {
         let whole = found.get(0).unwrap();
         out.push_str(&named[at..whole.start()]);
         at = whole.end();
