@@ -18,6 +18,8 @@ pub struct Documents {
     open: Vec<Open>,
     rendered: String,
     id: Vec<u8>,
+    /// Size of the largest body of the last batch: the next will be about as large.
+    expected_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -45,7 +47,14 @@ const NAME_BYTES_MAX: usize = 255;
 
 impl Documents {
     pub fn new(output: Arc<Elasticsearch>, budget: Arc<Budget>) -> Self {
-        Self { output, budget, open: Vec::new(), rendered: String::new(), id: Vec::new() }
+        Self {
+            output,
+            budget,
+            open: Vec::new(),
+            rendered: String::new(),
+            id: Vec::new(),
+            expected_bytes: 0,
+        }
     }
 
     /// Adds an event. `nth` tells apart the events of one record.
@@ -109,6 +118,8 @@ impl Documents {
 
     /// Hands out what was collected and begins anew.
     pub fn finish(&mut self, batch: &Arc<Batch>) -> Vec<Arc<Chunk>> {
+        let largest = self.open.iter().map(|open| open.body.len()).max();
+        self.expected_bytes = largest.unwrap_or(0);
         self.open
             .drain(..)
             .map(|open| {
@@ -130,7 +141,7 @@ impl Documents {
             rendered: self.rendered.clone(),
             action: format!("{{\"{action}\":{{\"_index\":\"{index}\",\"_id\":\"").into_bytes(),
             index,
-            body: Vec::with_capacity(64 << 10),
+            body: Vec::with_capacity(self.expected_bytes + self.expected_bytes / 8),
             documents: Vec::new(),
         });
     }
