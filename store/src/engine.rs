@@ -545,6 +545,26 @@ mod tests {
     }
 
     #[test]
+    fn days_past_the_retention_are_dropped_and_stay_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || {
+            let data = DataDirectory::open(directory.path(), 1).unwrap();
+            let config = Config { retention_days: Some(7), ..Config::default() };
+            Engine::open(config, data).unwrap()
+        };
+        let engine = open();
+        for name in ["logs-2026.02.20", "logs-2026.02.22", "logs-2026.03.01", "undated"] {
+            engine.create(name, &json!({}), None).unwrap();
+        }
+        let noon = dates::parse_iso("2026-03-01T12:00").unwrap().0;
+        engine.expire(noon);
+        let left = ["logs-2026.02.22", "logs-2026.03.01", "undated"];
+        assert_eq!(engine.names(), left);
+        drop(engine);
+        assert_eq!(open().names(), left);
+    }
+
+    #[test]
     fn bad_names_are_refused_as_elasticsearch_words_it() {
         for (name, reason) in [
             ("golden-UPPER", "Invalid index name [golden-UPPER], must be lowercase"),

@@ -26,7 +26,8 @@ use crate::metrics;
 const CONNECTIONS_MAX: usize = 1024;
 /// A packed body may unpack to this many times its size; logs pack 10 to 30 times.
 const RATIO_MAX: usize = 200;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Also how long a connection may idle between requests; clients with pools reuse them for minutes.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// An answer before it is framed.
 #[derive(Debug, Default)]
@@ -304,6 +305,7 @@ async fn read_body(
     let limit = engine.config.body_bytes_max;
     let announced = body.size_hint().exact().unwrap_or(0);
     if announced > limit as u64 {
+        drain(body, limit).await;
         return Err(too_large());
     }
     let mut reservations = None;
@@ -318,6 +320,8 @@ async fn read_body(
         })?;
         if let Ok(data) = part.into_data() {
             if read.len() + data.len() > limit {
+                drop(read);
+                drain(body, limit).await;
                 return Err(too_large());
             }
             read.extend_from_slice(&data);
@@ -342,6 +346,18 @@ async fn read_body(
             true,
         )
         .into()),
+    }
+}
+
+/// Reads and forgets what a client still sends, up to a bound: one that is cut off while it sends
+/// sees a broken connection and not the answer.
+async fn drain(mut body: Incoming, limit: usize) {
+    let mut read = 0;
+    while let Some(Ok(part)) = body.frame().await {
+        read += part.data_ref().map_or(0, Bytes::len);
+        if read > limit.saturating_mul(10) {
+            break;
+        }
     }
 }
 

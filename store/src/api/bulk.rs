@@ -9,6 +9,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::api::{Call, filter_path};
@@ -62,14 +63,15 @@ struct Verdict {
 pub(super) fn bulk(
     engine: &Arc<Engine>,
     call: &Call,
+    body: Bytes,
     default_index: Option<&str>,
 ) -> Result<Answer, EsError> {
     let started = Instant::now();
-    if call.body.is_empty() {
+    if body.is_empty() {
         return Err(EsError::new(400, "parse_exception", "request body is required"));
     }
     // Validated once, so that every slice of it is text without further looking.
-    let body = String::from_utf8(call.body.to_vec()).map_err(|error| {
+    let body = String::from_utf8(body.into()).map_err(|error| {
         EsError::new(
             400,
             "parse_exception",

@@ -177,10 +177,12 @@ fn percent_decode(text: &str, plus_is_space: bool) -> Result<String, EsError> {
 }
 
 /// Answers a call.
-pub(crate) fn answer(engine: &Arc<Engine>, call: Call) -> Answer {
+pub(crate) fn answer(engine: &Arc<Engine>, mut call: Call) -> Answer {
     let filter = call.parameter("filter_path").map(str::to_owned);
     let is_filtered_already = call.api() == "bulk";
-    let answer = route(engine, &call).unwrap_or_else(Answer::from);
+    // A bulk request's documents are slices of its body, which they keep: it is handed over, not copied.
+    let body = if is_filtered_already { std::mem::take(&mut call.body) } else { Bytes::new() };
+    let answer = route(engine, &call, body).unwrap_or_else(Answer::from);
     match filter {
         Some(filter) if !answer.is_text && !is_filtered_already => filtered(answer, &filter),
         _ => answer,
@@ -285,7 +287,7 @@ fn leave_out(value: Value, paths: &[&[&str]]) -> Option<Value> {
     }
 }
 
-fn route(engine: &Arc<Engine>, call: &Call) -> Result<Answer, EsError> {
+fn route(engine: &Arc<Engine>, call: &Call, body: Bytes) -> Result<Answer, EsError> {
     let parts: Vec<&str> = call.parts.iter().map(String::as_str).collect();
     let (get, post, put, head, delete) = (
         call.method == Method::GET,
@@ -299,8 +301,8 @@ fn route(engine: &Arc<Engine>, call: &Call) -> Result<Answer, EsError> {
     let ask = get || post;
     match parts.as_slice() {
         [] if read => cluster::root(engine),
-        ["_bulk"] if write => bulk::bulk(engine, call, None),
-        [index, "_bulk"] if write => bulk::bulk(engine, call, Some(index)),
+        ["_bulk"] if write => bulk::bulk(engine, call, body, None),
+        [index, "_bulk"] if write => bulk::bulk(engine, call, body, Some(index)),
         ["_search", "scroll"] if ask => search::scroll_next(engine, call, None),
         ["_search", "scroll", id] if ask => search::scroll_next(engine, call, Some(id)),
         ["_search", "scroll"] if delete => search::scroll_clear(engine, call, None),

@@ -842,8 +842,10 @@ impl Index {
             }
             Err(error) => {
                 tracing::error!(index = %self.name, error = error.reason(), "commit failed");
-                // What tantivy holds in memory is not to be trusted any more.
+                // What tantivy holds in memory is not to be trusted any more, and the commit may be on
+                // disk all the same: who asks for an id next must see what is there.
                 drop(lock(&self.writer).take());
+                self.close_reader();
                 for builder in &builders {
                     self.fail(&builder.batch, error.reason().to_owned());
                 }
