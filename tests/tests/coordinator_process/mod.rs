@@ -23,18 +23,47 @@ pub(crate) struct Coordinator {
 impl Coordinator {
     /// Starts it; `extra` lines go into its zoo.cfg.
     pub(crate) fn start(dir: &Path, extra: &str) -> Result<Self> {
-        std::fs::create_dir_all(dir)?;
-        let port = free_port();
-        let config = format!(
-            "dataDir={}\nclientPort={port}\nmaxClientCnxns=0\n4lw.commands.whitelist=*\n{extra}\n",
-            dir.join("data").display()
-        );
-        std::fs::write(dir.join("zoo.cfg"), config)?;
-        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        let addr = configure(dir, extra)?;
         let process = spawn(dir)?;
         let mut coordinator = Self { addr, dir: dir.into(), process };
         coordinator.wait()?;
         Ok(coordinator)
+    }
+
+    /// The same, with its data on a tmpfs that only it has; `None` where that may not be mounted.
+    pub(crate) fn start_on_tmpfs(dir: &Path, options: &str, extra: &str) -> Option<Result<Self>> {
+        let data = dir.join("data");
+        std::fs::create_dir_all(&data).ok()?;
+        let mount = format!("mount -t tmpfs -o {options} tmpfs '{}'", data.display());
+        let unshared = |script: &str| {
+            let mut command = Command::new("unshare");
+            command.args(["-rm", "bash", "-c", script]);
+            command
+        };
+        if !unshared(&mount).output().is_ok_and(|output| output.status.success()) {
+            return None;
+        }
+        Some((|| {
+            let addr = configure(dir, extra)?;
+            let serve = format!(
+                "{mount} && exec '{}' '{}'",
+                example().display(),
+                dir.join("zoo.cfg").display()
+            );
+            let log = dir.join("coordinator.log");
+            let process = Process::start("coordinator", &mut unshared(&serve), &log)?;
+            let mut coordinator = Self { addr, dir: dir.into(), process };
+            coordinator.wait()?;
+            Ok(coordinator)
+        })())
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
     }
 
     fn wait(&mut self) -> Result<()> {
@@ -66,6 +95,17 @@ impl Coordinator {
     pub(crate) fn output(&self) -> String {
         self.process.output()
     }
+}
+
+fn configure(dir: &Path, extra: &str) -> Result<SocketAddr> {
+    std::fs::create_dir_all(dir)?;
+    let port = free_port();
+    let config = format!(
+        "dataDir={}\nclientPort={port}\nmaxClientCnxns=0\n4lw.commands.whitelist=*\n{extra}\n",
+        dir.join("data").display()
+    );
+    std::fs::write(dir.join("zoo.cfg"), config)?;
+    Ok(SocketAddr::from(([127, 0, 0, 1], port)))
 }
 
 fn spawn(dir: &Path) -> Result<Process> {
