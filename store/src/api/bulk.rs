@@ -322,51 +322,81 @@ fn write_to(
         .and_then(Value::as_str)
         .and_then(|n| n.parse().ok())
         .unwrap_or(0u32);
-    let mut mapping = index.mapping.get();
-    let (mut ops, mut op_items) =
-        (Vec::with_capacity(members.len()), Vec::with_capacity(members.len()));
-    let mut bytes = 0;
-    for &i in members {
+    let mut is_written = |&i: &usize| {
         if target.is_data_stream && items[i].action != Action::Create {
             items[i].verdict = Some(Err(EsError::illegal_argument(
                 "only write ops with an op_type of create are allowed in data streams",
             )));
-            continue;
+            return false;
         }
         items[i].concrete = Some(concrete.clone());
         items[i].shards = 1 + replicas;
-        let (action, source, id) = (items[i].action, items[i].source.clone(), items[i].id.clone());
-        match action {
-            Action::Update => {
-                // Reads what is there, so everything before it must be there.
-                finish(index, std::mem::take(&mut ops), &mut op_items, items, bytes);
-                let id = id.unwrap_or_default();
-                items[i].verdict = Some(update(engine, index, &id, &body[source]));
+        true
+    };
+    let members: Vec<usize> = members.iter().copied().filter(&mut is_written).collect();
+    // An update reads what is there, so everything before it must be there.
+    let is_update: Vec<bool> = items.iter().map(|item| item.action == Action::Update).collect();
+    for run in members.chunk_by(|a, b| !is_update[*a] && !is_update[*b]) {
+        if let [i] = run
+            && is_update[*i]
+        {
+            let id = items[*i].id.clone().unwrap_or_default();
+            let verdict = update(engine, index, &id, &body[items[*i].source.clone()]);
+            items[*i].verdict = Some(verdict);
+        } else {
+            write_run(engine, target, body, items, run);
+        }
+    }
+}
+
+/// Writes items none of which is an update.
+fn write_run(
+    engine: &Arc<Engine>,
+    target: &Target,
+    body: &Arc<String>,
+    items: &mut [Item],
+    run: &[usize],
+) {
+    let index = &target.index;
+    let mut mapping = index.mapping.get();
+    let bytes = run.iter().map(|i| items[*i].source.len()).sum();
+    // Items whose documents could be read, in the order of their outcomes.
+    let mut applied = Vec::with_capacity(run.len());
+    let ops = run.iter().filter_map(|&i| {
+        let item = &mut items[i];
+        if item.action == Action::Delete {
+            applied.push(i);
+            return Some(Op::Delete { id: item.id.clone().unwrap_or_default() });
+        }
+        let is_auto_id = item.id.is_none();
+        let id = item.id.get_or_insert_with(|| engine.new_id());
+        match prepare(engine, target, body, item.source.clone(), &mut mapping, id) {
+            Ok(document) => {
+                applied.push(i);
+                let is_create = item.action == Action::Create;
+                Some(Op::Put { document: Box::new(document), is_create, is_auto_id })
             }
-            Action::Delete => {
-                ops.push(Op::Delete { id: id.unwrap_or_default() });
-                op_items.push(i);
+            Err(error) => {
+                item.verdict = Some(Err(error));
+                None
             }
-            Action::Create | Action::Index => {
-                let is_auto_id = id.is_none();
-                let id = id.unwrap_or_else(|| engine.new_id());
-                bytes += source.len();
-                match prepare(engine, target, body, source, &mut mapping, &id) {
-                    Ok(document) => {
-                        ops.push(Op::Put {
-                            document: Box::new(document),
-                            is_create: action == Action::Create,
-                            is_auto_id,
-                        });
-                        op_items.push(i);
-                    }
-                    Err(error) => items[i].verdict = Some(Err(error)),
-                }
-                items[i].id = Some(id);
+        }
+    });
+    let outcomes = index.apply(ops, bytes);
+    match outcomes {
+        Ok(outcomes) => {
+            for (i, outcome) in applied.into_iter().zip(outcomes) {
+                let id = items[i].id.as_deref().unwrap_or_default();
+                items[i].verdict = Some(verdict(index, id, &outcome));
+            }
+            metrics::INDEXED_BYTES.inc_by(bytes as u64);
+        }
+        Err(error) => {
+            for i in run {
+                items[*i].verdict.get_or_insert_with(|| Err(error.clone()));
             }
         }
     }
-    finish(index, ops, &mut op_items, items, bytes);
 }
 
 fn prepare(
@@ -408,30 +438,6 @@ fn prepare(
         .caused_by(EsError::illegal_argument(reason)));
     }
     Ok(document)
-}
-
-/// Applies the operations gathered and notes their verdicts.
-fn finish(
-    index: &crate::index::Index,
-    ops: Vec<Op>,
-    op_items: &mut Vec<usize>,
-    items: &mut [Item],
-    bytes: usize,
-) {
-    if ops.is_empty() {
-        return;
-    }
-    let outcomes = index.apply(ops, bytes);
-    match outcomes {
-        Ok(outcomes) => {
-            for (i, outcome) in op_items.drain(..).zip(outcomes) {
-                let id = items[i].id.as_deref().unwrap_or_default();
-                items[i].verdict = Some(verdict(index, id, &outcome));
-            }
-        }
-        Err(error) => op_items.drain(..).for_each(|i| items[i].verdict = Some(Err(error.clone()))),
-    }
-    metrics::INDEXED_BYTES.inc_by(bytes as u64);
 }
 
 fn verdict(index: &crate::index::Index, id: &str, outcome: &Outcome) -> Result<Verdict, EsError> {

@@ -266,14 +266,14 @@ pub(super) fn apply_update(
             return Ok(("created", outcome));
         };
         let document: tantivy::TantivyDocument = searcher.doc(found.address)?;
-        let bytes = {
+        let text = {
             use tantivy::schema::document::Value as _;
             document
                 .get_first(index.fields.source)
-                .and_then(|value| value.as_bytes().map(<[u8]>::to_vec))
+                .and_then(|value| value.as_str().map(str::to_owned))
                 .unwrap_or_default()
         };
-        let mut current: Map<String, Value> = serde_json::from_slice(&bytes).unwrap_or_default();
+        let mut current: Map<String, Value> = serde_json::from_str(&text).unwrap_or_default();
         let before = current.clone();
         if let Some(change) = request.get("doc").and_then(Value::as_object) {
             merge(&mut current, change.clone());

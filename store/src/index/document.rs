@@ -64,7 +64,8 @@ pub fn schema() -> (Schema, Fields) {
             "_id",
             TextOptions::default().set_indexing_options(whole("raw")) | STORED,
         ),
-        source: builder.add_bytes_field("_source", STORED),
+        // As text: tantivy writes stored bytes one by one, and stored text at once.
+        source: builder.add_text_field("_source", STORED),
         seq_no: builder.add_u64_field(SEQ_NO, FAST),
         version: builder.add_u64_field(VERSION, FAST),
         timestamp: builder.add_i64_field(TIMESTAMP, NumericOptions::default().set_fast()),
@@ -145,7 +146,6 @@ impl Prepared {
 #[derive(Debug, Clone, Copy)]
 pub enum Leaf<'a> {
     Text(&'a str),
-    Bytes(&'a [u8]),
     U64(u64),
     I64(i64),
     F64(f64),
@@ -160,7 +160,6 @@ impl<'a> Value<'a> for Leaf<'a> {
     fn as_value(&self) -> ReferenceValue<'a, Self> {
         ReferenceValue::Leaf(match *self {
             Leaf::Text(text) => ReferenceValueLeaf::Str(text),
-            Leaf::Bytes(bytes) => ReferenceValueLeaf::Bytes(bytes),
             Leaf::U64(number) => ReferenceValueLeaf::U64(number),
             Leaf::I64(number) => ReferenceValueLeaf::I64(number),
             Leaf::F64(number) => ReferenceValueLeaf::F64(number),
@@ -211,7 +210,7 @@ impl<'a> Iterator for FieldsIter<'a> {
             self.step += 1;
             return Some(match self.step {
                 1 => (fields.id, Leaf::Text(&document.id)),
-                2 => (fields.source, Leaf::Bytes(document.source().as_bytes())),
+                2 => (fields.source, Leaf::Text(document.source())),
                 3 => (fields.seq_no, Leaf::U64(document.seq_no)),
                 4 if document.version > 1 => (fields.version, Leaf::U64(document.version)),
                 5 => match document.timestamp {

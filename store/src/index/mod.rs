@@ -477,15 +477,24 @@ impl Index {
 
     /// Applies operations in order and returns when they are durable and searchable.
     ///
+    /// `ops` is drawn from as they are indexed, so that documents are read when they are needed;
+    /// `bytes` is about how much there is.
+    ///
     /// # Errors
     /// The index is gone or the disk failed: then none of them may be taken as done.
-    pub fn apply(&self, ops: Vec<Op>, bytes: usize) -> Result<Vec<Outcome>, EsError> {
+    pub fn apply(
+        &self,
+        ops: impl IntoIterator<Item = Op>,
+        bytes: usize,
+    ) -> Result<Vec<Outcome>, EsError> {
         *lock(&self.last_write) = Instant::now();
-        let mut outcomes = Vec::with_capacity(ops.len());
+        let mut outcomes = Vec::new();
         let mut waits: Vec<Arc<Batch>> = Vec::new();
         let mut previous: Option<Box<str>> = None;
-        let mut ops = ops.into_iter().peekable();
-        while ops.peek().is_some() {
+        let mut ops = Feed { ops: ops.into_iter(), drawn: VecDeque::new() };
+        loop {
+            // Taken before the first document is read: who has no builder waits without holding more
+            // than its body.
             let mut builder = self.take_builder();
             let added =
                 self.fill(&mut builder, &mut ops, &mut outcomes, &mut waits, &mut previous, bytes);
@@ -502,19 +511,19 @@ impl Index {
             self.return_builder(builder);
             added?;
             // An operation on an id that is not committed yet waits for it, then goes on.
-            if ops.peek().is_some() {
-                self.commit_until(&waits)?;
+            let is_done = ops.draw().is_empty();
+            self.commit_until(&waits)?;
+            if is_done {
+                return Ok(outcomes);
             }
         }
-        self.commit_until(&waits)?;
-        Ok(outcomes)
     }
 
     /// Adds operations until all are done or one must wait for a commit.
     fn fill(
         &self,
         builder: &mut Builder,
-        ops: &mut std::iter::Peekable<std::vec::IntoIter<Op>>,
+        ops: &mut Feed<impl Iterator<Item = Op>>,
         outcomes: &mut Vec<Outcome>,
         waits: &mut Vec<Arc<Batch>>,
         previous: &mut Option<Box<str>>,
@@ -526,59 +535,54 @@ impl Index {
         let searcher = self.searcher()?;
         let mut decided: Vec<Prepared> = Vec::with_capacity(DECIDE_AT_ONCE);
         loop {
-            {
-                let mut state = lock(&self.state);
-                while decided.len() < DECIDE_AT_ONCE {
-                    let Some(op) = ops.peek() else { break };
-                    match self.decide(
-                        &mut state,
-                        &searcher,
-                        op,
-                        &builder.batch,
-                        previous.as_deref(),
-                    )? {
-                        Decision::Wait(batch) => {
-                            waits.push(batch);
-                            drop(state);
-                            return self.add_all(builder, &mut decided, bytes);
-                        }
-                        Decision::Done(outcome, batch) => {
-                            if let Some(batch) = batch
-                                && !waits.iter().any(|wait| Arc::ptr_eq(wait, &batch))
-                            {
-                                waits.push(batch);
-                            }
-                            let Some(op) = ops.next() else { break };
-                            let (is_change, replaces) = match outcome.result {
-                                OpResult::Created => (true, false),
-                                OpResult::Updated | OpResult::Deleted => (true, true),
-                                OpResult::NotFound | OpResult::Conflict => (false, false),
-                            };
-                            if replaces {
-                                builder.deletes.push((
-                                    Term::from_field_text(self.fields.id, op.id()),
-                                    outcome.seq_no,
-                                ));
-                            }
-                            if let (true, Op::Put { mut document, is_auto_id, .. }) =
-                                (is_change, op)
-                            {
-                                (document.seq_no, document.version) =
-                                    (outcome.seq_no, outcome.version);
-                                if !is_auto_id {
-                                    *previous = Some(document.id.clone());
-                                }
-                                decided.push(*document);
-                            }
-                            outcomes.push(outcome);
-                        }
-                    }
-                }
-            }
-            if decided.is_empty() {
+            if ops.draw().is_empty() {
                 return Ok(());
             }
+            let mut wait = None;
+            let mut state = lock(&self.state);
+            while let Some(op) = ops.drawn.front() {
+                let (outcome, batch) = match self.decide(
+                    &mut state,
+                    &searcher,
+                    op,
+                    &builder.batch,
+                    previous.as_deref(),
+                )? {
+                    Decision::Done(outcome, batch) => (outcome, batch),
+                    Decision::Wait(batch) => {
+                        wait = Some(batch);
+                        break;
+                    }
+                };
+                if let Some(batch) = batch
+                    && !waits.iter().any(|wait| Arc::ptr_eq(wait, &batch))
+                {
+                    waits.push(batch);
+                }
+                let Some(op) = ops.drawn.pop_front() else { break };
+                if matches!(outcome.result, OpResult::Updated | OpResult::Deleted) {
+                    let id = Term::from_field_text(self.fields.id, op.id());
+                    builder.deletes.push((id, outcome.seq_no));
+                }
+                if let (
+                    OpResult::Created | OpResult::Updated,
+                    Op::Put { mut document, is_auto_id, .. },
+                ) = (outcome.result, op)
+                {
+                    (document.seq_no, document.version) = (outcome.seq_no, outcome.version);
+                    if !is_auto_id {
+                        *previous = Some(document.id.clone());
+                    }
+                    decided.push(*document);
+                }
+                outcomes.push(outcome);
+            }
+            drop(state);
             self.add_all(builder, &mut decided, bytes)?;
+            if let Some(batch) = wait {
+                waits.push(batch);
+                return Ok(());
+            }
         }
     }
 
@@ -952,8 +956,24 @@ impl State {
     }
 }
 
+/// Operations on their way, drawn a few at a time: reading a document happens outside of any lock.
+struct Feed<I> {
+    ops: I,
+    drawn: VecDeque<Op>,
+}
+
+impl<I: Iterator<Item = Op>> Feed<I> {
+    /// The next operations; empty at the end.
+    fn draw(&mut self) -> &VecDeque<Op> {
+        if self.drawn.is_empty() {
+            self.drawn.extend(self.ops.by_ref().take(DECIDE_AT_ONCE));
+        }
+        &self.drawn
+    }
+}
+
 /// Documents decided about under one lock.
-const DECIDE_AT_ONCE: usize = 512;
+const DECIDE_AT_ONCE: usize = 128;
 
 enum Decision {
     Done(Outcome, Option<Arc<Batch>>),

@@ -481,19 +481,31 @@ fn parse_date(text: &str, format: &str) -> Result<i64, EsError> {
     })
 }
 
-/// An address as a string that sorts as addresses do: 32 hexadecimal digits of its IPv6 form.
+/// An address as a string that sorts as addresses do, IPv4 ones as IPv6 with the prefix `::ffff:`:
+/// `1` and 8 hexadecimal digits of an IPv4 address, `0` or `2` and 32 of an IPv6 address before or
+/// after those.
 pub fn ip_key(address: IpAddr) -> String {
-    let v6 = match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
+    const V4_FIRST: u128 = 0xffff_0000_0000;
+    const V4_LAST: u128 = 0xffff_ffff_ffff;
+    let number = match address {
+        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
+        IpAddr::V6(v6) => u128::from(v6),
     };
-    format!("{:032x}", u128::from(v6))
+    match number {
+        V4_FIRST..=V4_LAST => format!("1{:08x}", number - V4_FIRST),
+        _ if number < V4_FIRST => format!("0{number:032x}"),
+        _ => format!("2{number:032x}"),
+    }
 }
 
 /// The inverse of [`ip_key`].
 pub fn ip_of_key(key: &str) -> Option<IpAddr> {
-    let v6 = std::net::Ipv6Addr::from(u128::from_str_radix(key, 16).ok()?);
-    Some(v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4))
+    let (class, digits) = key.split_at_checked(1)?;
+    Some(if class == "1" {
+        IpAddr::V4(u32::from_str_radix(digits, 16).ok()?.into())
+    } else {
+        IpAddr::V6(u128::from_str_radix(digits, 16).ok()?.into())
+    })
 }
 
 /// An object as Java prints a map, the way Elasticsearch quotes it.
@@ -581,6 +593,8 @@ mod tests {
     fn addresses_sort_as_numbers() {
         let key = |text: &str| ip_key(text.parse().unwrap());
         assert!(key("10.0.0.9") < key("10.0.0.10"));
+        assert!(key("::1") < key("0.0.0.0") && key("255.255.255.255") < key("2001:db8::1"));
+        assert_eq!(key("::ffff:10.0.0.1"), key("10.0.0.1"));
         assert_eq!(ip_of_key(&key("10.0.0.1")).unwrap().to_string(), "10.0.0.1");
         assert_eq!(ip_of_key(&key("2001:db8::1")).unwrap().to_string(), "2001:db8::1");
     }

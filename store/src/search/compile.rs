@@ -22,7 +22,7 @@ use crate::index::Index;
 use crate::index::document::{Fields, TIMESTAMP, column_name};
 use crate::index::parse::{ip_key, ip_of_key};
 use crate::mapping::{Kind, Mapping, Place, Resolved, wildcard};
-use crate::search::dictionary::{DictionaryQuery, Test, after_prefix};
+use crate::search::dictionary::{DictionaryQuery, Test};
 use crate::search::dsl::{Bool, Match, MatchKind, Query, Range, minimum_of, text_of};
 
 type Compiled = Result<Box<dyn TantivyQuery>, EsError>;
@@ -432,14 +432,14 @@ impl<'a> Compiler<'a> {
         if bits > 128 {
             return refuse();
         }
-        let number = u128::from_str_radix(&ip_key(address), 16).unwrap_or(0);
+        let number = u128::from(match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        });
         let host = if bits == 0 { u128::MAX } else { (1u128 << (128 - bits)).wrapping_sub(1) };
-        let (low, high) = (number & !host, number | host);
-        self.strings(
-            resolved,
-            format!("{low:032x}").into_bytes(),
-            after_prefix(format!("{high:032x}").as_bytes()),
-        )
+        let key = |number: u128| ip_key(IpAddr::V6(number.into()));
+        let (low, high) = (key(number & !host), key(number | host));
+        self.strings(resolved, low.into_bytes(), Some([high.as_bytes(), &[0]].concat()))
     }
 
     /// Keywords from one up to before another.

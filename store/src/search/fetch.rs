@@ -34,10 +34,8 @@ pub fn load(view: &View, address: DocAddress) -> Result<Stored, EsError> {
         .unwrap_or_default();
     let source = document
         .get_first(fields.source)
-        .and_then(|value| value.as_bytes().map(<[u8]>::to_vec))
+        .and_then(|value| value.as_str().map(str::to_owned))
         .unwrap_or_default();
-    let source = String::from_utf8(source)
-        .map_err(|_| EsError::internal(format!("_source of [{id}] is not UTF-8")))?;
     Ok(Stored { id, source })
 }
 
