@@ -51,7 +51,8 @@ pub(crate) async fn broker(args: args::Broker) -> Result<()> {
 
 pub(crate) async fn store(args: args::Store) -> Result<()> {
     let args::Store { data, listen, retention_days } = args;
-    let config = elkfk_store::Config { listen, data_dir: data, retention_days, ..Default::default() };
+    let config =
+        elkfk_store::Config { listen, data_dir: data, retention_days, ..Default::default() };
     let running = elkfk_store::start(config).await.context("start store")?;
     say("store", running.local_addr());
     until_stopped!("store", running)
@@ -73,7 +74,9 @@ fn names(files: &[PathBuf]) -> String {
 
 pub(crate) async fn shipper(args: args::Shipper) -> Result<()> {
     let (name, text) = read(&args.config)?;
-    let config = elkfk_shipper::Config::parse(&name, &text, args.ignore_unsupported, &|name| std::env::var(name).ok())?;
+    let config = elkfk_shipper::Config::parse(&name, &text, args.ignore_unsupported, &|name| {
+        std::env::var(name).ok()
+    })?;
     let running = elkfk_shipper::start(config).await.context("start shipper")?;
     say("shipper", args.config.display());
     until_stopped!("shipper", running)
@@ -81,7 +84,12 @@ pub(crate) async fn shipper(args: args::Shipper) -> Result<()> {
 
 pub(crate) async fn dashboard(args: args::Dashboard) -> Result<()> {
     let args::Dashboard { listen, bootstrap_server, elasticsearch, index } = args;
-    let config = elkfk_dashboard::Config { listen, bootstrap_servers: bootstrap_server, elasticsearch, index_pattern: index };
+    let config = elkfk_dashboard::Config {
+        listen,
+        bootstrap_servers: bootstrap_server,
+        elasticsearch,
+        index_pattern: index,
+    };
     let running = elkfk_dashboard::start(config).await.context("start dashboard")?;
     let at: SocketAddr = running.local_addr();
     say("dashboard", format!("http://{at}"));
@@ -93,12 +101,20 @@ pub(crate) async fn dashboard(args: args::Dashboard) -> Result<()> {
 pub(crate) async fn replay(args: args::Replay) -> Result<()> {
     let args::Replay { topic, bootstrap_server, from_beginning } = args;
     let topic = topic.strip_suffix(".dead").map(str::to_owned).unwrap_or(topic);
-    let config = elkfk_sink::ReplayConfig { bootstrap_servers: bootstrap_server, topic, from_beginning, ..Default::default() };
+    let config = elkfk_sink::ReplayConfig {
+        bootstrap_servers: bootstrap_server,
+        topic,
+        from_beginning,
+        ..Default::default()
+    };
     let report = elkfk_sink::replay(config).await.context("replay")?;
     for (topic, count) in &report.sent {
         println!("{topic}: {count} sent again");
     }
-    let odd = [(report.without_value, "too large to have been kept"), (report.foreign, "no dead letters")];
+    let odd = [
+        (report.without_value, "too large to have been kept"),
+        (report.foreign, "no dead letters"),
+    ];
     for (count, what) in odd.into_iter().filter(|(count, _)| *count > 0) {
         println!("{count} records left: {what}");
     }

@@ -14,7 +14,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const AFTER_HELP: &str = "Kafka's tools stand under their own names and flags, and by a link of that name:
+const AFTER_HELP: &str =
+    "Kafka's tools stand under their own names and flags, and by a link of that name:
   elkfk kafka-topics.sh --bootstrap-server 127.0.0.1:9092 --list
   kafka-console-producer.sh, kafka-console-consumer.sh, kafka-consumer-groups.sh, …
 

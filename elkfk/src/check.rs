@@ -54,9 +54,13 @@ fn check(kind: Kind, path: &Path) -> Result<Result<(), Mistakes>> {
     Ok(match kind {
         Kind::Coordinator => elkfk_coordinator::Config::parse(&name, &text()?).map(drop),
         Kind::Broker => elkfk_broker::Config::from_text(&name, &text()?, &[]).map(drop),
-        Kind::Shipper => elkfk_shipper::Config::parse(&name, &text()?, false, &|name| std::env::var(name).ok()).map(drop),
-        Kind::Pipeline => {
-            elkfk_sink::check(&elkfk_sink::Config { files: vec![path.to_owned()], ..Default::default() })
+        Kind::Shipper => {
+            elkfk_shipper::Config::parse(&name, &text()?, false, &|name| std::env::var(name).ok())
+                .map(drop)
         }
+        Kind::Pipeline => elkfk_sink::check(&elkfk_sink::Config {
+            files: vec![path.to_owned()],
+            ..Default::default()
+        }),
     })
 }

@@ -97,8 +97,16 @@ struct Shop {
 }
 
 const PATHS: [&str; 10] = [
-    "/", "/products/lamp", "/products/kettle", "/cart", "/checkout", "/search?q=lamp", "/static/app.css", "/static/app.js",
-    "/api/v1/stock", "/account/login",
+    "/",
+    "/products/lamp",
+    "/products/kettle",
+    "/cart",
+    "/checkout",
+    "/search?q=lamp",
+    "/static/app.css",
+    "/static/app.js",
+    "/api/v1/stock",
+    "/account/login",
 ];
 const AGENTS: [&str; 4] = [
     "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
@@ -106,12 +114,16 @@ const AGENTS: [&str; 4] = [
     "curl/8.5.0",
     "kube-probe/1.29",
 ];
-const STATUSES: [u16; 20] = [200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 304, 304, 301, 404, 404, 403, 500, 502];
+const STATUSES: [u16; 20] = [
+    200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 304, 304, 301, 404, 404, 403, 500,
+    502,
+];
 
 impl Shop {
     fn address(&mut self) -> String {
         // Documentation addresses (RFC 5737): nobody's.
-        let net = *["192.0.2", "198.51.100", "203.0.113"].choose(&mut self.rng).unwrap_or(&"192.0.2");
+        let net =
+            *["192.0.2", "198.51.100", "203.0.113"].choose(&mut self.rng).unwrap_or(&"192.0.2");
         format!("{net}.{}", self.rng.random_range(1..255))
     }
 
@@ -128,17 +140,27 @@ impl Shop {
         let bytes = if status == 304 { 0 } else { self.rng.random_range(120..40_000) };
         let agent = *AGENTS.choose(&mut self.rng).unwrap_or(&"-");
         let time = now.strftime("%d/%b/%Y:%H:%M:%S %z");
-        format!(r#"{} - - [{time}] "{method} {path} HTTP/1.1" {status} {bytes} "-" "{agent}""#, self.address())
+        format!(
+            r#"{} - - [{time}] "{method} {path} HTTP/1.1" {status} {bytes} "-" "{agent}""#,
+            self.address()
+        )
     }
 
     /// A line as rsyslog writes it.
     fn system(&mut self, now: &Zoned) -> String {
         let pid = self.rng.random_range(300..32_000);
         let text = match self.rng.random_range(0..5) {
-            0 => format!("sshd[{pid}]: Failed password for invalid user admin from {} port 40222 ssh2", self.address()),
+            0 => format!(
+                "sshd[{pid}]: Failed password for invalid user admin from {} port 40222 ssh2",
+                self.address()
+            ),
             1 => format!("CRON[{pid}]: (root) CMD (/usr/local/bin/backup --quiet)"),
             2 => "systemd[1]: Started Session of User deploy.".to_owned(),
-            3 => format!("shop[{pid}]: order {} paid in {} ms", self.orders, self.rng.random_range(20..900)),
+            3 => format!(
+                "shop[{pid}]: order {} paid in {} ms",
+                self.orders,
+                self.rng.random_range(20..900)
+            ),
             _ => format!("shop[{pid}]: payment provider timed out, trying again"),
         };
         format!("{} web-1 {text}", now.strftime("%b %e %H:%M:%S"))
@@ -158,7 +180,8 @@ mod tests {
         for _ in 0..20 {
             file.write_line(&line).unwrap();
         }
-        let files: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let files: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(files.len() as u32, 1 + OLD_FILES);
         for file in files {
             let text = fs::read_to_string(file).unwrap();

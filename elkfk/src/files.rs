@@ -35,7 +35,11 @@ impl Values {
     fn fill(&self, template: &str) -> String {
         let data = self.data.display().to_string();
         // Single quotes in YAML: '' stands for one.
-        let paths: Vec<_> = self.watch.iter().map(|glob| format!("      - '{}'", glob.replace('\'', "''"))).collect();
+        let paths: Vec<_> = self
+            .watch
+            .iter()
+            .map(|glob| format!("      - '{}'", glob.replace('\'', "''")))
+            .collect();
         let pattern: String = data
             .chars()
             .flat_map(|c| (!c.is_alphanumeric() && c != '/').then_some('\\').into_iter().chain([c]))
@@ -61,14 +65,16 @@ pub(crate) struct ConfigFile {
 }
 
 pub(crate) const COORDINATOR: ConfigFile = ConfigFile { name: "zoo.cfg", template: ZOO_CFG };
-pub(crate) const BROKER: ConfigFile = ConfigFile { name: "server.properties", template: SERVER_PROPERTIES };
+pub(crate) const BROKER: ConfigFile =
+    ConfigFile { name: "server.properties", template: SERVER_PROPERTIES };
 pub(crate) const SHIPPER: ConfigFile = ConfigFile { name: "filebeat.yml", template: FILEBEAT_YML };
 
 impl ConfigFile {
     /// The file in `config`, if there is one, else the text with the defaults; and its name for messages.
     pub(crate) fn read(self, config: Option<&Path>, values: &Values) -> Result<(String, String)> {
         if let Some(path) = config.map(|dir| dir.join(self.name)).filter(|path| path.exists()) {
-            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            let text =
+                fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
             return Ok((path.display().to_string(), text));
         }
         Ok((self.name.to_owned(), values.fill(self.template)))
@@ -77,7 +83,9 @@ impl ConfigFile {
 
 /// Pipeline files of `config`: `pipelines/*.conf` or `pipelines/*/pipeline.conf`; empty where it has none.
 pub(crate) fn pipelines(config: Option<&Path>) -> Result<Vec<PathBuf>> {
-    let Some(dir) = config.map(|dir| dir.join("pipelines")).filter(|dir| dir.is_dir()) else { return Ok(vec![]) };
+    let Some(dir) = config.map(|dir| dir.join("pipelines")).filter(|dir| dir.is_dir()) else {
+        return Ok(vec![]);
+    };
     let mut files = Vec::new();
     for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
         let path = entry?.path();
@@ -94,7 +102,8 @@ pub(crate) fn pipelines(config: Option<&Path>) -> Result<Vec<PathBuf>> {
 
 /// The text of the pipeline that recognises common logs and keeps any other line as it is.
 pub(crate) fn default_pipeline() -> Result<String> {
-    let file = Pipelines::get("default/pipeline.conf").context("the program holds its default pipeline")?;
+    let file = Pipelines::get("default/pipeline.conf")
+        .context("the program holds its default pipeline")?;
     Ok(String::from_utf8(file.data.into_owned())?)
 }
 
@@ -111,13 +120,18 @@ pub(crate) fn init(dir: &Path) -> Result<()> {
         topic: "logs".into(),
         watch: vec!["/var/log/**".into()],
     };
-    let mut texts: Vec<(PathBuf, String)> =
-        [COORDINATOR, BROKER, SHIPPER].iter().map(|file| (file.name.into(), values.fill(file.template))).collect();
+    let mut texts: Vec<(PathBuf, String)> = [COORDINATOR, BROKER, SHIPPER]
+        .iter()
+        .map(|file| (file.name.into(), values.fill(file.template)))
+        .collect();
     // One pipeline is in force; the others are there to start from.
     texts.push(("pipelines/default/pipeline.conf".into(), default_pipeline()?));
     for name in Pipelines::iter().filter(|name| !name.starts_with("default/")) {
         let file = Pipelines::get(&name).context("a listed pipeline is there")?;
-        texts.push((Path::new("examples").join(name.as_ref()), String::from_utf8(file.data.into_owned())?));
+        texts.push((
+            Path::new("examples").join(name.as_ref()),
+            String::from_utf8(file.data.into_owned())?,
+        ));
     }
     for (name, text) in texts {
         let path = dir.join(name);

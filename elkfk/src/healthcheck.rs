@@ -14,8 +14,12 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// Whether every box asked about is well; prints one line each.
 pub(crate) async fn run(args: Healthcheck) -> Result<bool> {
-    let Healthcheck { mut coordinator, mut bootstrap_server, mut elasticsearch, mut dashboard } = args;
-    if [&coordinator, &bootstrap_server, &elasticsearch, &dashboard].iter().all(|asked| asked.is_none()) {
+    let Healthcheck { mut coordinator, mut bootstrap_server, mut elasticsearch, mut dashboard } =
+        args;
+    if [&coordinator, &bootstrap_server, &elasticsearch, &dashboard]
+        .iter()
+        .all(|asked| asked.is_none())
+    {
         coordinator = Some("127.0.0.1:2181".into());
         bootstrap_server = Some("127.0.0.1:9092".into());
         elasticsearch = Some("http://127.0.0.1:9200".into());
@@ -37,15 +41,25 @@ pub(crate) async fn run(args: Healthcheck) -> Result<bool> {
         // ApiVersions v0 with correlation id 7: every Kafka answers it to everyone.
         let request = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff];
         let answer = first_bytes(&at, &request, 10).await.and_then(|answer| {
-            if answer.get(4..8) == Some(&[0, 0, 0, 7]) { Ok(()) } else { bail!("the answer is not Kafka's") }
+            if answer.get(4..8) == Some(&[0, 0, 0, 7]) {
+                Ok(())
+            } else {
+                bail!("the answer is not Kafka's")
+            }
         });
         report("broker", &at, answer);
     }
-    for (name, url, path) in [("store", elasticsearch, "/_cluster/health"), ("dashboard", dashboard, "/")] {
+    for (name, url, path) in
+        [("store", elasticsearch, "/_cluster/health"), ("dashboard", dashboard, "/")]
+    {
         let Some(url) = url else { continue };
         let result = async {
-            let host = url.strip_prefix("http://").context("the URL does not begin with http://")?.trim_end_matches('/');
-            let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            let host = url
+                .strip_prefix("http://")
+                .context("the URL does not begin with http://")?
+                .trim_end_matches('/');
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
             expect(&exchange(host, request.as_bytes()).await?, "HTTP/1.1 200")
         };
         report(name, &url, result.await);

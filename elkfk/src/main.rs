@@ -46,8 +46,23 @@ fn tool(words: &[OsString]) -> ExitCode {
     if let Some(tool) = kafka_tools::tool_name(&name) {
         return kafka_tools::run(tool, words[1..].to_vec());
     }
-    let known = ["up", "init", "check", "shipper", "broker", "coordinator", "sink", "store", "dashboard", "replay", "healthcheck"];
-    let hint = elkfk_base::mistakes::did_you_mean(&name, known.into_iter().chain(kafka_tools::tool_names()));
+    let known = [
+        "up",
+        "init",
+        "check",
+        "shipper",
+        "broker",
+        "coordinator",
+        "sink",
+        "store",
+        "dashboard",
+        "replay",
+        "healthcheck",
+    ];
+    let hint = elkfk_base::mistakes::did_you_mean(
+        &name,
+        known.into_iter().chain(kafka_tools::tool_names()),
+    );
     eprintln!("error: no command {name:?}{hint}; elkfk --help lists them");
     ExitCode::from(2)
 }

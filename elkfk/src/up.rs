@@ -85,7 +85,9 @@ async fn stopped(name: &'static str, stop: impl Future<Output = ()>) {
 fn default_data() -> Result<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share"));
     let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home);
-    Ok(base.context("neither XDG_DATA_HOME nor HOME is set; give a directory with --data")?.join("elkfk"))
+    Ok(base
+        .context("neither XDG_DATA_HOME nor HOME is set; give a directory with --data")?
+        .join("elkfk"))
 }
 
 fn say(name: &str, at: &str, state: &str, more: &str) {
@@ -154,7 +156,12 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
             return Ok(None);
         }
         let listen = SocketAddr::new(args.listen, args.store_port);
-        let config = elkfk_store::Config { listen, data_dir: data.join("store"), retention_days: args.retention_days, ..Default::default() };
+        let config = elkfk_store::Config {
+            listen,
+            data_dir: data.join("store"),
+            retention_days: args.retention_days,
+            ..Default::default()
+        };
         elkfk_store::start(config).await.context("start store").map(Some)
     };
     let brokers = async {
@@ -162,7 +169,8 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
             if args.zookeeper.is_none() {
                 let (name, text) = files::COORDINATOR.read(config, &values)?;
                 let config = elkfk_coordinator::Config::parse(&name, &text)?;
-                let coordinator = elkfk_coordinator::start(config).await.context("start coordinator")?;
+                let coordinator =
+                    elkfk_coordinator::start(config).await.context("start coordinator")?;
                 values.zookeeper = reachable(coordinator.local_addr()).to_string();
                 say("coordinator", &values.zookeeper, "ready", "");
                 boxes.coordinator = Some(coordinator);
@@ -187,7 +195,12 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
         (None, None) => bail!("neither a store nor --elasticsearch"),
     };
     let at = elasticsearch.trim_start_matches("http://").trim_end_matches('/');
-    say("store", at, if args.elasticsearch.is_some() { "given" } else { "ready" }, "index logs-YYYY.MM.dd");
+    say(
+        "store",
+        at,
+        if args.elasticsearch.is_some() { "given" } else { "ready" },
+        "index logs-YYYY.MM.dd",
+    );
 
     // The page comes before the lines, so that it shows the first of them.
     let page = elkfk_dashboard::start(elkfk_dashboard::Config {
@@ -221,7 +234,8 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
     say("sink", &format!("group {GROUP}"), "ready", &format!("pipeline {}", names.join(", ")));
 
     let (name, text) = files::SHIPPER.read(config, &values)?;
-    let shipper = elkfk_shipper::Config::parse(&name, &text, false, &|name| std::env::var(name).ok())?;
+    let shipper =
+        elkfk_shipper::Config::parse(&name, &text, false, &|name| std::env::var(name).ok())?;
     boxes.shipper = Some(elkfk_shipper::start(shipper).await.context("start shipper")?);
     say("shipper", &values.watch.join(" "), "reading", "");
     say("dashboard", &page_at, "ready", "");
@@ -233,7 +247,12 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
 fn check_ports(args: &Up) -> Result<()> {
     let own_broker = args.bootstrap_server.is_none();
     let ports = [
-        ("coordinator", "--coordinator-port", args.coordinator_port, own_broker && args.zookeeper.is_none()),
+        (
+            "coordinator",
+            "--coordinator-port",
+            args.coordinator_port,
+            own_broker && args.zookeeper.is_none(),
+        ),
         ("broker", "--broker-port", args.broker_port, own_broker),
         ("store", "--store-port", args.store_port, args.elasticsearch.is_none()),
         ("dashboard", "--dashboard-port", args.dashboard_port, true),
@@ -246,7 +265,9 @@ fn check_ports(args: &Up) -> Result<()> {
         let addr = SocketAddr::new(args.listen, port);
         if let Err(error) = TcpListener::bind(addr) {
             let cause = match error.kind() {
-                std::io::ErrorKind::AddrInUse => "the address is in use; stop the program that holds it".to_owned(),
+                std::io::ErrorKind::AddrInUse => {
+                    "the address is in use; stop the program that holds it".to_owned()
+                }
                 _ => error.to_string(),
             };
             taken.push(format!("{name}: listen on {addr}: {cause}, or give another port with {flag} (0 takes any free one)"));
@@ -263,12 +284,24 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
 /// Creates the topic where it does not exist; says how many partitions it has.
 async fn ensure_topic(bootstrap: &str, topic: &str) -> Result<String> {
     let client = Client::new(elkfk_broker_client::Config::to(bootstrap));
-    let cluster = client.metadata(Some(&[topic])).await.with_context(|| format!("ask {bootstrap} for topic {topic}"))?;
+    let cluster = client
+        .metadata(Some(&[topic]))
+        .await
+        .with_context(|| format!("ask {bootstrap} for topic {topic}"))?;
     let existing = cluster.topic(topic).map_or(0, |topic| topic.partitions.len());
     if existing > 0 {
         return Ok(format!("topic {topic}, {existing} partitions"));
     }
-    let created = client.create_topic(&NewTopic { name: topic.to_owned(), partitions: Some(PARTITIONS), ..NewTopic::default() }, false).await;
+    let created = client
+        .create_topic(
+            &NewTopic {
+                name: topic.to_owned(),
+                partitions: Some(PARTITIONS),
+                ..NewTopic::default()
+            },
+            false,
+        )
+        .await;
     match created.with_context(|| format!("create topic {topic}"))? {
         Ok(_) => Ok(format!("topic {topic}, {PARTITIONS} partitions")),
         Err(refused) => bail!("create topic {topic}: {refused}"),
@@ -282,13 +315,19 @@ fn pipelines(config: Option<&Path>, data: &Path) -> Result<Vec<PathBuf>> {
         return Ok(found);
     }
     let path = data.join("sink/default/pipeline.conf");
-    std::fs::create_dir_all(data.join("sink/default")).with_context(|| format!("create {}", data.join("sink").display()))?;
-    std::fs::write(&path, files::default_pipeline()?).with_context(|| format!("write {}", path.display()))?;
+    std::fs::create_dir_all(data.join("sink/default"))
+        .with_context(|| format!("create {}", data.join("sink").display()))?;
+    std::fs::write(&path, files::default_pipeline()?)
+        .with_context(|| format!("write {}", path.display()))?;
     Ok(vec![path])
 }
 
 /// `nginx` of `…/nginx/pipeline.conf` and of `…/nginx.conf`.
 fn pipeline_name(path: &Path) -> Option<String> {
     let stem = path.file_stem()?.to_string_lossy();
-    if stem == "pipeline" { Some(path.parent()?.file_name()?.to_string_lossy().into_owned()) } else { Some(stem.into_owned()) }
+    if stem == "pipeline" {
+        Some(path.parent()?.file_name()?.to_string_lossy().into_owned())
+    } else {
+        Some(stem.into_owned())
+    }
 }

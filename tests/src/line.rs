@@ -220,10 +220,10 @@ impl Default for TestDir {
 
 impl Drop for TestDir {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            if let Some(dir) = self.0.take() {
-                eprintln!("kept for a look: {}", dir.keep().display());
-            }
+        if std::thread::panicking()
+            && let Some(dir) = self.0.take()
+        {
+            eprintln!("kept for a look: {}", dir.keep().display());
         }
     }
 }

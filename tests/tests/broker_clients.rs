@@ -291,14 +291,13 @@ async fn a_taken_id_and_a_taken_port_are_named() {
     let pair = Pair::start(&dir.path(), &[]).await;
     let other = dir.path().join("other");
     let coordinator = pair.coordinator.local_addr();
-    let error = start_broker(&other, coordinator, &[]).await.err().expect("the id is taken");
+    let error = start_broker(&other, coordinator, &[]).await.expect_err("the id is taken");
     let text = error.to_string();
     assert!(text.starts_with("broker.id 7 is taken by a broker at 127.0.0.1:"), "{text}");
     let taken = format!("PLAINTEXT://{}", pair.broker.local_addr());
     let error = start_broker(&other, coordinator, &[("listeners", &taken)])
         .await
-        .err()
-        .expect("so is the port");
+        .expect_err("so is the port");
     let expected = format!(
         "listen on {}: address in use; stop the program that holds it or give another with listeners=…",
         pair.broker.local_addr()
