@@ -1,7 +1,7 @@
 # make up      builds elkfk and runs it: /var/log to http://127.0.0.1:5601
 # make test    installs what the tests need, the ancestors included, and runs them all
-# make soak    the longer proofs: seeds, chaos, fuzzing; see tests/SOAK.md
-# make bench   side by side with the ancestors; see bench/RESULTS.md
+# make soak    the longer proofs: seeds and chaos
+# make bench   side by side with the ancestors; see bench/src/main.rs
 
 SHELL := /bin/bash
 ARGS ?=
