@@ -70,6 +70,9 @@ await check("a query narrows and marks, and the address holds it", async () => {
 await check("a wrong query is explained, not swallowed", async () => {
   await page.goto(`${url}/discover?q=${encodeURIComponent('message:"open')}`);
   await page.locator(".trouble, #total").first().waitFor();
+  // The browser reports the refusal itself; that is what was asked for here.
+  const refused = problems.findIndex((problem) => problem.includes("status of 400"));
+  if (refused >= 0) problems.splice(refused, 1);
 });
 await check("a line opens to its fields", async () => {
   await page.goto(`${url}/discover?q=GET`);
