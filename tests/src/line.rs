@@ -27,14 +27,27 @@ pub struct Up {
 }
 
 impl Up {
-    /// Starts it on free ports with its data in `dir/data`; its log is appended to `dir/up.log`.
+    /// Starts it with its data in `dir/data`, on ports that were free at the first start there; its log is
+    /// appended to `dir/up.log`.
     pub fn start(dir: &Path, args: &[&str]) -> Result<Self> {
         let log = dir.join("up.log");
         let printed = std::fs::read_to_string(&log).unwrap_or_default().len();
         let mut command = Command::new(elkfk());
         command.arg("up").arg("--data").arg(dir.join("data"));
-        for port in ["--coordinator-port", "--broker-port", "--store-port", "--dashboard-port"] {
-            command.args([port, "0"]);
+        let flags = ["--coordinator-port", "--broker-port", "--store-port", "--dashboard-port"];
+        // A second start in the same directory takes the ports of the first, as a user's would: a broker that
+        // comes back to its address takes its old registration over at once.
+        let remembered = dir.join("ports");
+        let ports = match std::fs::read_to_string(&remembered) {
+            Ok(text) => text,
+            Err(_) => {
+                let text = flags.map(|_| crate::free_port().to_string()).join(" ");
+                std::fs::write(&remembered, &text)?;
+                text
+            }
+        };
+        for (flag, port) in flags.iter().zip(ports.split(' ')) {
+            command.args([flag, port]);
         }
         command.args(args);
         let begun = Instant::now();
