@@ -169,7 +169,7 @@ impl Index {
             loop {
                 let mut body = json!({
                     "size": 5000, "track_total_hits": false, "query": {"match_all": {}},
-                    "_source": ["message", "event.original"],
+                    "_source": ["@timestamp", "message", "event.original", "host.hostname", "process.name", "process.pid"],
                     "sort": [{"@timestamp": "asc"}, {"_doc": "asc"}],
                 });
                 if !after.is_null() {
@@ -180,14 +180,10 @@ impl Index {
                     .as_array()
                     .with_context(|| format!("hits of {index}: {answer}"))?;
                 for hit in hits {
-                    let source = &hit["_source"];
-                    let line = source["event"]["original"].as_str().or(source["message"].as_str());
-                    *lines
-                        .entry(
-                            line.with_context(|| format!("a document without its line: {hit}"))?
-                                .to_owned(),
-                        )
-                        .or_insert(0) += 1;
+                    let line = written_line(&hit["_source"]);
+                    let line =
+                        line.with_context(|| format!("a document without its line: {hit}"))?;
+                    *lines.entry(line).or_insert(0) += 1;
                 }
                 let Some(last) = hits.last() else { break };
                 after = last["sort"].clone();
@@ -195,6 +191,26 @@ impl Index {
         }
         Ok(lines)
     }
+}
+
+/// The line a document was made of. The default pipeline takes a syslog line apart and keeps its text as
+/// `message`, so that line is put together again from its fields: each of them is checked thereby.
+fn written_line(source: &Value) -> Option<String> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let message = source["event"]["original"].as_str().or(source["message"].as_str())?;
+    let Some(host) = source["host"]["hostname"].as_str() else {
+        return Some(message.to_owned());
+    };
+    // 2026-03-01T00:00:01.000Z
+    let time = source["@timestamp"].as_str()?;
+    let month = MONTHS.get(time.get(5..7)?.parse::<usize>().ok()?.checked_sub(1)?)?;
+    let day: u32 = time.get(8..10)?.parse().ok()?;
+    let pid = source["process"]["pid"].as_u64().map(|pid| format!("[{pid}]")).unwrap_or_default();
+    // A tag that is none (a process id of 0, say) stays part of the text.
+    let tag =
+        source["process"]["name"].as_str().map(|name| format!("{name}{pid}: ")).unwrap_or_default();
+    Some(format!("{month} {day:>2} {} {host} {tag}{message}", time.get(11..19)?))
 }
 
 /// What differs between the lines that were written and those that were found; empty when nothing does.
