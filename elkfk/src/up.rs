@@ -227,6 +227,7 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
             ("ELKFK_TOPIC".to_owned(), args.topic.clone()),
         ]),
         group: Some(GROUP.to_owned()),
+        instance: Some(instance(&data)?),
         ..Default::default()
     });
     boxes.sink = Some(sink.await.context("start sink")?);
@@ -320,6 +321,20 @@ fn pipelines(config: Option<&Path>, data: &Path) -> Result<Vec<PathBuf>> {
     std::fs::write(&path, files::default_pipeline()?)
         .with_context(|| format!("write {}", path.display()))?;
     Ok(vec![path])
+}
+
+/// The name of this data directory's sink in its group, drawn once: another `elkfk up` on the same Kafka has another.
+fn instance(data: &Path) -> Result<String> {
+    let path = data.join("sink/instance");
+    match std::fs::read_to_string(&path) {
+        Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
+        _ => {
+            let name = format!("elkfk-{:08x}", rand::random::<u32>());
+            elkfk_base::durable::replace(&path, name.as_bytes())
+                .with_context(|| format!("write {}", path.display()))?;
+            Ok(name)
+        }
+    }
 }
 
 /// `nginx` of `…/nginx/pipeline.conf` and of `…/nginx.conf`.

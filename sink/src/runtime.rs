@@ -34,6 +34,9 @@ pub struct Config {
     pub env: BTreeMap<String, String>,
     /// The consumer group, whatever the files say.
     pub group: Option<String>,
+    /// A name that outlives the process, where the files give no `group_instance_id`: the group then takes
+    /// the next process of this name for the same member, at once after `kill -9` too (KIP-345).
+    pub instance: Option<String>,
     /// Threads that run filters; the processors of the machine by default.
     pub workers: usize,
     /// Memory for records and documents that are not acknowledged yet. Reading stops beyond it.
@@ -54,6 +57,7 @@ impl Default for Config {
             files: Vec::new(),
             env: BTreeMap::new(),
             group: None,
+            instance: None,
             workers: std::thread::available_parallelism().map_or(2, usize::from),
             held_bytes_max: HELD_BYTES_MAX,
         }
@@ -90,7 +94,15 @@ impl Plan {
     fn load(config: &Config) -> Result<Self, Mistakes> {
         let env = |name: &str| config.env.get(name).cloned().or_else(|| std::env::var(name).ok());
         let pipeline = Pipeline::load(&config.files, &env)?;
-        Self::of(pipeline, config.group.as_deref())
+        let mut plan = Self::of(pipeline, config.group.as_deref())?;
+        for (n, input) in plan.inputs.iter_mut().enumerate() {
+            let name = config
+                .instance
+                .as_ref()
+                .map(|name| if n == 0 { name.clone() } else { format!("{name}-{n}") });
+            input.group_instance_id = input.group_instance_id.take().or(name);
+        }
+        Ok(plan)
     }
 
     fn of(pipeline: Pipeline, group: Option<&str>) -> Result<Self, Mistakes> {
