@@ -79,6 +79,21 @@ impl Stream {
         Ok(Some(head))
     }
 
+    /// Whether the stream goes to its end: a file that is still being written does not.
+    pub(crate) fn is_whole<D>(disk: &D, file: Arc<D::File>) -> bool
+    where
+        D: Disk + Clone + Send + 'static,
+        D::File: Send + Sync + 'static,
+    {
+        let whole = || -> io::Result<bool> {
+            let Some(mut stream) = Self::open(disk, file)? else { return Ok(false) };
+            let mut buffer = vec![0; 64 << 10];
+            while stream.read(&mut buffer)? > 0 {}
+            Ok(true)
+        };
+        whole().unwrap_or(false)
+    }
+
     pub(crate) fn position(&self) -> u64 {
         self.position
     }

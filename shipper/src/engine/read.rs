@@ -113,6 +113,10 @@ where
                 self.skip_file(slot, Why::Compressed, "compressed", "compressed file left alone");
                 return false;
             }
+            // Half of it would look like a new file: only the whole shows what it is a copy of.
+            if age_ms < COMPRESSION_PATIENCE_MS && !Stream::is_whole(&self.disk, file.clone()) {
+                return false;
+            }
             match Stream::head(&self.disk, file, HEAD_BYTES) {
                 Ok(Some(head)) if head.is_empty() => return false,
                 Ok(Some(head)) => sample = head,
