@@ -136,9 +136,7 @@ pub(crate) fn read_span(answer: &Value) -> (Option<(i64, i64)>, u64) {
 
 /// The width of a histogram's column over `span`, a round one, and its name.
 pub(crate) fn interval(span: Option<(i64, i64)>) -> (i64, &'static str) {
-    const ROUND: [(i64, &str); 20] = [
-        (100, "100 ms"),
-        (500, "500 ms"),
+    const ROUND: [(i64, &str); 18] = [
         (1_000, "second"),
         (5_000, "5 seconds"),
         (10_000, "10 seconds"),

@@ -45,7 +45,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Ok(sample) => {
                 let partitions: usize =
                     sample.groups.iter().map(|group| group.partitions.len()).sum();
-                let text = format!("{} groups on {partitions} partitions", sample.groups.len());
+                let text = format!(
+                    "answers, {} consumer group(s) on {partitions} partitions",
+                    sample.groups.len()
+                );
                 (sample, Ok(text))
             }
             Err(error) => (Sample { now_ms: now_ms(), groups: vec![] }, Err(describe(&error))),
@@ -82,7 +85,9 @@ fn describe(error: &dyn std::error::Error) -> String {
 async fn store_health(shared: &Shared) -> Result<String, String> {
     let answer = tokio::time::timeout(TIMEOUT, shared.elastic.get("/_cluster/health")).await;
     match answer {
-        Ok(Ok(health)) => Ok(health["status"].as_str().unwrap_or("answers").to_owned()),
+        Ok(Ok(health)) if health["status"] == "red" => Err("status red".to_owned()),
+        // Yellow is what one node without replicas always is.
+        Ok(Ok(_)) => Ok("answers".to_owned()),
         Ok(Err(error)) => Err(describe(&error)),
         Err(_) => Err(format!("{} does not answer", shared.config.elasticsearch)),
     }

@@ -2,7 +2,15 @@
 import { html, useEffect, useRef, useState } from "../html.js";
 import { time } from "./format.js";
 
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+/** The colour of a CSS variable as canvas understands it: light-dark() is only resolved on an element. */
+function colour(name) {
+  const probe = document.createElement("span");
+  probe.style.color = `var(${name})`;
+  document.body.append(probe);
+  const resolved = getComputedStyle(probe).color;
+  probe.remove();
+  return resolved;
+}
 
 /**
  * `series`: [{label, colour (a CSS variable), format}]; `data`: [seconds[], values[]…]; `bars` draws columns.
