@@ -86,10 +86,18 @@ pub fn skip(test: &str, what: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {test}: {what} absent");
 }
 
-fn wait_for_port(process: &mut Process, addr: SocketAddr) -> Result<()> {
-    process.wait_until(START_LIMIT, |_| {
-        TcpStream::connect_timeout(&addr, Duration::from_millis(200)).is_ok()
-    })
+/// What a ZooKeeper at `addr` says to the four-letter word `srvr`; empty when it does not answer.
+fn srvr(addr: SocketAddr) -> String {
+    use std::io::{Read, Write};
+    let ask = || {
+        let mut socket = TcpStream::connect_timeout(&addr, Duration::from_millis(200))?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        socket.write_all(b"srvr")?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    ask().unwrap_or_default()
 }
 
 /// A running ancestor.
@@ -121,7 +129,8 @@ pub fn zookeeper_at(dir: &Path, port: u16, extra: &str) -> Result<Server> {
     command.arg(Peer::ZooKeeper.script()).arg(&config).env("ZK_HEAP_OPTS", "-Xmx256m");
     let mut process = Process::start("zookeeper", &mut command, &dir.join("zookeeper.log"))?;
     let addr = SocketAddr::from(([127, 0, 0, 1], port));
-    wait_for_port(&mut process, addr)?;
+    // It listens before it serves.
+    process.wait_until(START_LIMIT, |_| srvr(addr).contains("Mode:"))?;
     Ok(Server { process, addr, dir: dir.into() })
 }
 

@@ -172,7 +172,7 @@ fn run(test: &str, seed: u64, extra: &[&str]) {
 }
 
 fn seed() -> u64 {
-    std::env::var("ELKFK_SEED")
+    std::env::var("ELKFK_EXACTLY_ONCE_SEED")
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or_else(|| u64::from(std::process::id()))
