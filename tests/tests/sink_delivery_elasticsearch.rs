@@ -10,13 +10,12 @@ use elkfk_tests::peers::{self, Peer};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
-use sink_delivery_support::{Index, Kafka, Sink, pipeline, sink_program};
+use sink_delivery_support::{Index, Kafka, Sink, pipeline};
 
 const PARTITIONS: i32 = 3;
 
 struct Scene<'a> {
     dir: &'a Path,
-    program: &'a Path,
     kafka: &'a Kafka,
     index: &'a Index,
 }
@@ -28,12 +27,11 @@ async fn every_record_is_indexed_once() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let program = sink_program();
     let kafka = Kafka::start(dir.path());
     let elastic_dir = dir.path().join("elasticsearch");
     let mut elastic = peers::elasticsearch(&elastic_dir, &[]).unwrap();
     let index = Index::new(elastic.addr.to_string());
-    let scene = Scene { dir: dir.path(), program: &program, kafka: &kafka, index: &index };
+    let scene = Scene { dir: dir.path(), kafka: &kafka, index: &index };
     through_kills_of_the_sink(&scene).await;
     by_two_sinks_one_of_which_dies(&scene).await;
     but_for_those_that_never_can_be(&scene).await;
@@ -61,12 +59,12 @@ async fn through_kills_of_the_sink(scene: &Scene<'_>) {
     let pipeline = scene.pipeline(topic, "kills-%{+YYYY.MM.dd}");
     let part = count / 6;
     for round in 0..6 {
-        let mut sink = Sink::start(scene.program, &pipeline);
+        let mut sink = Sink::start(&pipeline);
         scene.kafka.produce(topic, PARTITIONS, round * part, part, |_, _| {});
         std::thread::sleep(Duration::from_millis(chance.random_range(0..3000)));
         sink.process.kill();
     }
-    let mut sink = Sink::start(scene.program, &pipeline);
+    let mut sink = Sink::start(&pipeline);
     scene.index.wait_for("kills-2026.03.01", count);
     assert_eq!(scene.index.numbers("kills-2026.03.01"), (0..count).collect::<Vec<_>>());
     sink.process.stop(Duration::from_secs(30)).unwrap();
@@ -87,8 +85,7 @@ async fn by_two_sinks_one_of_which_dies(scene: &Scene<'_>) {
     let first = scene.pipeline(topic, "two");
     let second =
         pipeline(scene.dir, "two-b", &scene.kafka.bootstrap, topic, &scene.index.addr, "two");
-    let (mut first, mut second) =
-        (Sink::start(scene.program, &first), Sink::start(scene.program, &second));
+    let (mut first, mut second) = (Sink::start(&first), Sink::start(&second));
     let has_partitions = |sink: &mut Sink| {
         sink.process
             .wait_until(Duration::from_secs(60), |sink| {
@@ -133,7 +130,7 @@ async fn but_for_those_that_never_can_be(scene: &Scene<'_>) {
         }
     });
     let pipeline = scene.pipeline(topic, "bad-%{[kind]}");
-    let mut sink = Sink::start(scene.program, &pipeline);
+    let mut sink = Sink::start(&pipeline);
     scene.index.wait_for("bad-x", count - 20);
     let salvaged = json!({"size": 20, "query": {"bool": {"filter": [{"term": {"tags": "_mapping_conflict"}}]}}});
     let (_, answer) = scene.index.call("POST", "/bad-x/_search", Some(salvaged));
@@ -175,7 +172,7 @@ async fn but_for_those_that_never_can_be(scene: &Scene<'_>) {
     let report = elkfk_sink::replay(config.clone()).await.unwrap();
     assert_eq!(report.sent, [(topic.to_owned(), 20)].into());
     assert_eq!(elkfk_sink::replay(config).await.unwrap().sent, [].into(), "each is sent once");
-    let mut sink = Sink::start(scene.program, &pipeline);
+    let mut sink = Sink::start(&pipeline);
     scene.index.wait_for("bad-x", count - 10);
     let expected: Vec<u64> = (0..count).filter(|n| !(200..210).contains(n)).collect();
     assert_eq!(scene.index.numbers("bad-x"), expected);
@@ -199,7 +196,7 @@ async fn though_one_index_refuses_writes(scene: &Scene<'_>) {
     };
     block(true);
     scene.kafka.produce(topic, PARTITIONS, 0, count, |n, event| event["kind"] = (n % 2).into());
-    let mut sink = Sink::start(scene.program, &scene.pipeline(topic, "lanes-%{[kind]}"));
+    let mut sink = Sink::start(&scene.pipeline(topic, "lanes-%{[kind]}"));
     scene.index.wait_for("lanes-1", count / 2);
     assert_eq!(scene.index.count("lanes-0"), 0);
     assert!(sink.process.output().contains("index refuses writes"), "{}", sink.process.output());
@@ -213,7 +210,7 @@ async fn though_one_index_refuses_writes(scene: &Scene<'_>) {
 
 async fn before_elasticsearch_stops(scene: &Scene<'_>, name: &str) -> Sink {
     scene.kafka.create_topic(name, PARTITIONS).await;
-    let sink = Sink::start(scene.program, &scene.pipeline(name, name));
+    let sink = Sink::start(&scene.pipeline(name, name));
     scene.kafka.produce(name, PARTITIONS, 0, 10_000, |_, _| {});
     scene.index.wait_for(name, 10_000);
     sink
@@ -256,7 +253,6 @@ async fn overloaded_elasticsearch_gets_every_record_once() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let program = sink_program();
     let kafka = Kafka::start(dir.path());
     let settings = [
         "thread_pool.write.size=1",
@@ -266,7 +262,7 @@ async fn overloaded_elasticsearch_gets_every_record_once() {
     ];
     let elastic = peers::elasticsearch(&dir.path().join("elasticsearch"), &settings).unwrap();
     let index = Index::new(elastic.addr.to_string());
-    let scene = Scene { dir: dir.path(), program: &program, kafka: &kafka, index: &index };
+    let scene = Scene { dir: dir.path(), kafka: &kafka, index: &index };
     let (topic, count) = ("pressed", 60_000);
     kafka.create_topic(topic, PARTITIONS).await;
     let padding = "x".repeat(300);
@@ -275,7 +271,7 @@ async fn overloaded_elasticsearch_gets_every_record_once() {
         event["padding"] = padding.clone().into();
         event["kind"] = (n % 8).into();
     });
-    let mut sink = Sink::start(&program, &scene.pipeline(topic, "pressed-%{[kind]}"));
+    let mut sink = Sink::start(&scene.pipeline(topic, "pressed-%{[kind]}"));
     index.wait_for("pressed-*", count);
     assert_eq!(index.numbers("pressed-*"), (0..count).collect::<Vec<_>>());
     let log = sink.process.output();

@@ -46,8 +46,8 @@ impl Coordinator {
         Some((|| {
             let addr = configure(dir, extra)?;
             let serve = format!(
-                "{mount} && exec '{}' '{}'",
-                example().display(),
+                "{mount} && exec '{}' coordinator '{}'",
+                elkfk_tests::process::elkfk().display(),
                 dir.join("zoo.cfg").display()
             );
             let log = dir.join("coordinator.log");
@@ -68,8 +68,9 @@ impl Coordinator {
 
     fn wait(&mut self) -> Result<()> {
         let seen = std::fs::read_to_string(self.dir.join("starts")).unwrap_or_default().len();
-        self.process
-            .wait_until(PATIENCE, |process| process.output().matches("ready 127").count() > seen)?;
+        self.process.wait_until(PATIENCE, |process| {
+            process.output().matches("coordinator  127").count() > seen
+        })?;
         std::fs::write(self.dir.join("starts"), "x".repeat(seen + 1))?;
         Ok(())
     }
@@ -109,26 +110,7 @@ fn configure(dir: &Path, extra: &str) -> Result<SocketAddr> {
 }
 
 fn spawn(dir: &Path) -> Result<Process> {
-    let mut command = Command::new(example());
-    command.arg(dir.join("zoo.cfg"));
+    let mut command = Command::new(elkfk_tests::process::elkfk());
+    command.arg("coordinator").arg(dir.join("zoo.cfg"));
     Process::start("coordinator", &mut command, &dir.join("coordinator.log"))
-}
-
-/// The example beside the tests' binaries, built where it is missing or older than its sources.
-fn example() -> PathBuf {
-    static BUILT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
-    BUILT
-        .get_or_init(|| {
-            let test = std::env::current_exe().expect("a test knows its own path");
-            let profile = test.ancestors().nth(2).expect("tests stand in target/PROFILE/deps");
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.args(["build", "-q", "-p", "elkfk-coordinator", "--example", "serve"]);
-            cargo.current_dir(elkfk_tests::workspace());
-            if profile.ends_with("release") {
-                cargo.arg("--release");
-            }
-            assert!(cargo.status().expect("run cargo").success(), "build the serve example");
-            profile.join("examples/serve")
-        })
-        .clone()
 }

@@ -133,25 +133,12 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    pub(crate) fn start(program: &Path, pipeline: &Path) -> Self {
-        let mut command = Command::new(program);
-        command.arg(pipeline).env("ELKFK_LOG", "info,elkfk_sink=debug");
+    pub(crate) fn start(pipeline: &Path) -> Self {
+        let mut command = Command::new(elkfk_tests::process::elkfk());
+        command.args(["sink", "-f"]).arg(pipeline).env("ELKFK_LOG", "info,elkfk_sink=debug");
         let log = pipeline.with_extension("log");
         Self { process: Process::start("sink", &mut command, &log).unwrap() }
     }
-}
-
-/// Builds the example `run` of the sink, which runs one pipeline.
-pub(crate) fn sink_program() -> PathBuf {
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "-p", "elkfk-sink", "--example", "run"])
-        .current_dir(elkfk_tests::workspace())
-        .status()
-        .unwrap();
-    assert!(status.success(), "the sink's example is built");
-    // Tests stand in target/debug/deps, examples beside that.
-    let test = std::env::current_exe().unwrap();
-    test.parent().unwrap().parent().unwrap().join("examples/run")
 }
 
 /// Writes a pipeline from `topic` to the index `index` at `elasticsearch`.
