@@ -16,6 +16,8 @@ use crate::error::EsError;
 /// `index.mapping.total_fields.ignore_dynamic_beyond_limit`.
 pub const FIELDS_MAX: usize = 1000;
 const IGNORE_ABOVE_DYNAMIC: u32 = 256;
+/// Beyond this many bytes of its path a new field is kept in `_source` only.
+const PATH_BYTES_MAX: usize = 2048;
 
 /// What a field's values are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +182,10 @@ impl Default for Mapping {
 }
 
 pub const ROOT: u32 = 0;
+
+/// Ways out of one node that are remembered: each field may be reached by several spellings, with
+/// dots or without.
+const SLOTS_MAX: usize = 2 * FIELDS_MAX;
 
 impl Mapping {
     pub fn from_json(json: &Value) -> Result<Self, EsError> {
@@ -350,11 +356,45 @@ impl Mapping {
             return Ok(child);
         }
         let child = self.find_or_add(node, key, sample)?;
-        // A key with dots is remembered whole, as a way to where it leads.
-        if self.nodes[node as usize].get(key).is_none() {
-            self.nodes[node as usize].insert(key, child);
+        // A key with dots is remembered whole, as a way to where it leads; one that leads nowhere is
+        // not, because there is no end to the keys that a document may have.
+        let here = &mut self.nodes[node as usize];
+        if child != Child::Ignored && here.get(key).is_none() && here.slots.len() < SLOTS_MAX {
+            here.insert(key, child);
         }
         Ok(child)
+    }
+
+    /// Where a key that [`Mapping::child`] does not know leads without the mapping being changed:
+    /// nowhere, or along its dots to what is known. `None` where it is to be mapped.
+    pub fn known(&self, mut node: u32, mut key: &str) -> Option<Child> {
+        let is_full = self.nodes[node as usize].slots.len() >= SLOTS_MAX;
+        while let Some((first, rest)) = key.split_once('.')
+            && !first.is_empty()
+            && !rest.is_empty()
+        {
+            match self.nodes[node as usize].get(first) {
+                Some(Child::Object(next)) => (node, key) = (next, rest),
+                Some(Child::Ignored) => return Some(Child::Ignored),
+                Some(Child::Leaf(_)) => return None,
+                None => break,
+            }
+            if let Some(child) = self.nodes[node as usize].get(key) {
+                return Some(child).filter(|_| is_full);
+            }
+        }
+        let here = &self.nodes[node as usize];
+        match here.dynamic {
+            Dynamic::False => Some(Child::Ignored),
+            Dynamic::Strict => None,
+            Dynamic::True => self.is_full_for(here, key).then_some(Child::Ignored),
+        }
+    }
+
+    /// Whether no new field of this name can come under `node`.
+    fn is_full_for(&self, node: &Node, key: &str) -> bool {
+        self.fields.len() + self.nodes.len() > FIELDS_MAX
+            || node.path.len() + key.len() >= PATH_BYTES_MAX
     }
 
     fn find_or_add(&mut self, node: u32, key: &str, sample: Sample<'_>) -> Result<Child, EsError> {
@@ -396,8 +436,7 @@ impl Mapping {
                 ));
             }
         }
-        if self.fields.len() + self.nodes.len() > FIELDS_MAX {
-            crate::metrics::UNMAPPED_FIELDS.inc();
+        if self.is_full_for(&self.nodes[node as usize], key) {
             return Ok(Child::Ignored);
         }
         if let Sample::Object = sample {

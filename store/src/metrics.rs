@@ -63,7 +63,7 @@ pub static REJECTED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 pub static UNMAPPED_FIELDS: LazyLock<IntCounter> = LazyLock::new(|| {
     register_int_counter!(
         "elkfk_store_unmapped_fields_total",
-        "Fields kept in _source only, beyond the field limit"
+        "Values kept in _source only, beyond the field limit or where fields are not added"
     )
     .expect(UNIQUE)
 });

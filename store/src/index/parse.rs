@@ -32,6 +32,25 @@ impl SharedMapping {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Where a key leads that the mapping did not know when it was last looked at; it is mapped by
+    /// `sample` where it is to be. Also the mapping as it now is.
+    fn child(
+        &self,
+        node: u32,
+        key: &str,
+        sample: Sample<'_>,
+    ) -> Result<(Child, Arc<Mapping>), EsError> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = current.child(node, key, &mut 0).or_else(|| current.known(node, key));
+        if let Some(child) = known {
+            return Ok((child, current.clone()));
+        }
+        let mut changed = Mapping::clone(&current);
+        let child = changed.add_dynamic(node, key, sample)?;
+        *current = Arc::new(changed);
+        Ok((child, current.clone()))
+    }
+
     /// Changes the mapping, or leaves it as it was where `change` fails.
     pub fn update<T>(
         &self,
@@ -250,17 +269,25 @@ impl<'a> Walk<'a> {
             Token::Number(_) => Sample::Float,
             Token::Bool(_) => Sample::Boolean,
         };
-        let child = self.shared.update(|mapping| mapping.add_dynamic(node, key, sample)).map_err(
-            |error| {
-                let (line, column) = line_column(self.text, self.reader.last_token);
-                EsError::new(
-                    error.status,
-                    "document_parsing_exception",
-                    format!("[{line}:{column}] {}", error.reason()),
-                )
-            },
-        )?;
-        self.prepared.mapping = self.shared.get();
+        let known = self.prepared.mapping.known(node, key);
+        let child = match known {
+            Some(child) => child,
+            None => {
+                let (child, mapping) = self.shared.child(node, key, sample).map_err(|error| {
+                    let (line, column) = line_column(self.text, self.reader.last_token);
+                    EsError::new(
+                        error.status,
+                        "document_parsing_exception",
+                        format!("[{line}:{column}] {}", error.reason()),
+                    )
+                })?;
+                self.prepared.mapping = mapping;
+                child
+            }
+        };
+        if child == Child::Ignored {
+            metrics::UNMAPPED_FIELDS.inc();
+        }
         self.child(child, token)
     }
 
@@ -603,6 +630,38 @@ mod tests {
         #[test]
         fn no_document_panics(text in r#"(\{("[a-c.]{0,4}":([0-9.e-]{1,5}|"[\\a-z\PC]{0,6}"|\[1,"a"\]|\{"b":1\}|null|true),?){0,4}\}|\PC{0,20})"#) {
             let _ = prepare(&json!({}), &text);
+        }
+    }
+
+    #[test]
+    fn keys_that_are_not_mapped_leave_no_trace() {
+        let read = |shared: &SharedMapping, text: String| {
+            let mut current = shared.get();
+            let body = Arc::new(text);
+            parse(&body, 0..body.len(), shared, &mut current, document::schema().1, "x1").unwrap()
+        };
+        // Beyond the limit of fields, and where fields are not added.
+        let full: String =
+            (0..2 * crate::mapping::FIELDS_MAX).map(|n| format!("\"f{n}\":1,")).collect();
+        let crowded = SharedMapping::new(Mapping::default());
+        read(&crowded, format!("{{{full}\"o\":{{\"a\":1}}}}"));
+        let closed = SharedMapping::new(
+            Mapping::from_json(&json!({"dynamic": false, "properties": {"o": {"properties": {"n": {"type": "long"}}}}}))
+                .unwrap(),
+        );
+        let strings = SharedMapping::new(Mapping::default());
+        read(&strings, json!({"o": {"n": 1}}).to_string());
+        for (shared, key) in [(&crowded, "k"), (&closed, "k"), (&strings, &"k".repeat(4096))] {
+            let before = shared.get();
+            for n in 0..50 {
+                let fields = json!({
+                    format!("{key}{n}"): "text", format!("o.{key}{n}.x"): 1, "o": {format!("{key}{n}"): {"deep": [1, 2]}},
+                    format!("{key}{n}.a.b"): true,
+                });
+                let prepared = read(shared, fields.to_string());
+                assert!(prepared.values.is_empty());
+            }
+            assert!(Arc::ptr_eq(&before, &shared.get()), "the mapping was changed by {key:.10}");
         }
     }
 }
