@@ -1,7 +1,9 @@
 //! What every box needs and none owns: named tasks and their shutdown, durable files, sizes and
-//! durations as the ancestors write them, mistakes in a user's file, telemetry.
+//! durations as the ancestors write them, mistakes in a user's file, telemetry, requests that other
+//! sites' pages send.
 
 pub mod durable;
+pub mod foreign;
 pub mod mistakes;
 pub mod tasks;
 pub mod telemetry;

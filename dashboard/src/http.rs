@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use elkfk_base::foreign::{self, Asked};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -87,20 +88,17 @@ async fn answer(
     Ok(response)
 }
 
-/// Whether a page of another site asks under a name that was made to point here (DNS rebinding).
+/// Whether a page of another site asks.
 fn is_foreign(request: &Request<Incoming>, shared: &Shared) -> bool {
-    if !shared.config.listen.ip().is_loopback() {
-        return false;
-    }
-    let host =
-        request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
-    let name = host
-        .rsplit_once(':')
-        .filter(|(_, port)| port.parse::<u16>().is_ok())
-        .map_or(host, |(name, _)| name);
-    let is_own = matches!(name, "localhost" | "[::1]" | "")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    !is_own
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let asked = Asked {
+        only_reads: matches!(*request.method(), Method::GET | Method::HEAD),
+        host: header("host"),
+        origin: header("origin"),
+        fetch_site: header("sec-fetch-site"),
+        fetch_mode: header("sec-fetch-mode"),
+    };
+    foreign::is_foreign(shared.config.listen.ip(), &asked)
 }
 
 async fn route(shared: Arc<Shared>, request: &Request<Incoming>) -> Response<Body> {
