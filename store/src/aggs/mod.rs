@@ -8,6 +8,7 @@ pub mod request;
 mod result;
 mod states;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -48,6 +49,17 @@ enum Key {
     Tuple(Vec<Key>),
 }
 
+impl Key {
+    /// Bytes it holds outside of itself.
+    fn held_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Tuple(keys) => keys.iter().map(|key| size_of::<Self>() + key.held_bytes()).sum(),
+            _ => 0,
+        }
+    }
+}
+
 /// What kind of field an aggregation reads; the same for all indices, or the first that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FieldForm {
@@ -68,6 +80,8 @@ struct Level {
     /// The bucket of the parent each belongs to, its key, how many documents.
     buckets: Vec<(u32, Key, u64)>,
     lookup: HashMap<(u32, Key), u32>,
+    /// What the keys hold outside of themselves.
+    key_bytes: usize,
     stats: Vec<Stats>,
     digests: Vec<Digest>,
     distincts: Vec<Distinct>,
@@ -106,6 +120,7 @@ impl Level {
             form,
             buckets: Vec::new(),
             lookup: HashMap::new(),
+            key_bytes: 0,
             stats: Vec::new(),
             digests: Vec::new(),
             distincts: Vec::new(),
@@ -185,11 +200,19 @@ impl Collector {
     /// What collects from one segment.
     pub fn segment(
         &self,
-        _: usize,
+        index: usize,
         view: &View,
         segment: &SegmentReader,
     ) -> Result<SegmentCollector, EsError> {
-        let opener = Opener { view, segment, now_ms: self.now_ms, deadline: self.deadline };
+        let opener = Opener {
+            view,
+            index,
+            segment,
+            now_ms: self.now_ms,
+            deadline: self.deadline,
+            bytes_max: self.bytes_max,
+            set_bytes: Cell::new(0),
+        };
         Ok(SegmentCollector {
             nodes: self.levels.iter().map(|level| opener.node(level)).collect::<Result<_, _>>()?,
             parents: Vec::new(),
@@ -322,6 +345,7 @@ struct TopMaker {
     specs: Vec<crate::search::request::SortSpec>,
     shapes: Vec<Option<Shape>>,
     segment: SegmentReader,
+    index: usize,
     size: usize,
 }
 
@@ -408,8 +432,17 @@ impl Node {
     }
 
     fn size(&self) -> usize {
-        self.buckets.len() * 64
-            + self.tuple_keys.len() * 96
+        let of_keys = match &self.keys {
+            Keys::Tops { tops, .. } => tops.iter().map(SegmentTop::size).sum(),
+            Keys::Filters { sets, .. } => {
+                sets.iter().map(|set| set.max_value() as usize / 8).sum::<usize>()
+            }
+            Keys::Composite(parts) => self.tuple_keys.len() * (96 + 16 * parts.len()),
+            _ => 0,
+        };
+        of_keys
+            + self.buckets.len() * 64
+            + self.dense.len() * size_of::<u32>()
             + self.distinct.len() * 16
             + self.stats.len() * size_of::<Stats>()
             + self.digests.iter().map(Digest::size).sum::<usize>()
@@ -666,6 +699,7 @@ impl Node {
                             &make.shapes,
                             None,
                             &make.segment,
+                            make.index,
                             make.size,
                         )?);
                         self.hits.push(0);
@@ -716,9 +750,14 @@ fn as_float(raw: u64, kind: ColumnType) -> f64 {
 /// Opens the columns of one segment.
 struct Opener<'a> {
     view: &'a View,
+    /// The place of the index in the search.
+    index: usize,
     segment: &'a SegmentReader,
     now_ms: i64,
     deadline: Instant,
+    bytes_max: usize,
+    /// Of the sets of documents that filters made so far.
+    set_bytes: Cell<usize>,
 }
 
 impl Opener<'_> {
@@ -826,6 +865,7 @@ impl Opener<'_> {
                     specs,
                     shapes,
                     segment: self.segment.clone(),
+                    index: self.index,
                     size: request.from + request.size,
                 };
                 Keys::Tops { tops: Vec::new(), make }
@@ -953,6 +993,10 @@ impl Opener<'_> {
             .compile(query)?
             .weight(EnableScoring::disabled_from_searcher(&self.view.searcher))?;
         let mut scorer = weight.scorer(self.segment, 1.0)?;
+        // Before it is made: there may be many filters over a large segment.
+        let bytes = self.set_bytes.get() + self.segment.max_doc() as usize / 8;
+        check_bytes(bytes, self.bytes_max)?;
+        self.set_bytes.set(bytes);
         let mut set = BitSet::with_max_value(self.segment.max_doc());
         let mut doc = scorer.doc();
         while doc != TERMINATED {
@@ -966,6 +1010,10 @@ impl Opener<'_> {
 impl Level {
     fn size(&self) -> usize {
         self.buckets.len() * 160
+            // Once in the list and once in the look-up.
+            + 2 * self.key_bytes
+            + self.tops.iter().flat_map(|(_, top)| top).map(Candidate::size).sum::<usize>()
+            + self.tops.len() * size_of::<(u64, Vec<Candidate>)>()
             + self.stats.len() * size_of::<Stats>()
             + self.digests.iter().map(Digest::size).sum::<usize>()
             + self.distincts.iter().map(Distinct::size).sum::<usize>()
@@ -976,6 +1024,7 @@ impl Level {
         let next = self.buckets.len() as u32;
         let bucket = *self.lookup.entry((parent, key.clone())).or_insert(next);
         if bucket == next {
+            self.key_bytes += key.held_bytes();
             self.buckets.push((parent, key, 0));
         }
         bucket

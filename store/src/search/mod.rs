@@ -99,7 +99,8 @@ pub fn execute(engine: &Engine, views: &[View], request: &Request) -> Result<Fou
     }];
     let specs: &[SortSpec] = if request.sort.is_empty() { &by_score } else { &request.sort };
     let is_scored = request.is_by_score() || request.tracks_scores || request.min_score.is_some();
-    let limit = (request.from + request.size).min(request::WINDOW_MAX.max(request.size));
+    let limit =
+        request.from.saturating_add(request.size).min(request::WINDOW_MAX.max(request.size));
     let mut run = Run {
         request,
         specs,
@@ -153,7 +154,8 @@ pub fn execute(engine: &Engine, views: &[View], request: &Request) -> Result<Fou
             None => None,
         };
         for (ord, segment) in view.searcher.segment_readers().iter().enumerate() {
-            if run.is_timed_out {
+            // Also before the first: of many searches with one deadline the last ones find none left.
+            if run.is_late() {
                 break;
             }
             let only_counts = limit == 0
@@ -179,7 +181,7 @@ pub fn execute(engine: &Engine, views: &[View], request: &Request) -> Result<Fou
                 continue;
             }
             let top = if limit > 0 {
-                Some(SegmentTop::new(specs, &shapes_of[i], after.as_deref(), segment, limit)?)
+                Some(SegmentTop::new(specs, &shapes_of[i], after.as_deref(), segment, i, limit)?)
             } else {
                 None
             };

@@ -33,8 +33,18 @@ pub enum Key {
 /// Where the keys of one sort come from in one segment.
 enum Source {
     Score,
-    Number { column: Column<u64>, kind: ColumnType },
-    Text { column: StrColumn },
+    Number {
+        column: Column<u64>,
+        kind: ColumnType,
+    },
+    /// Sequence numbers, after those of the indices before this one.
+    Doc {
+        column: Column<u64>,
+        before: u64,
+    },
+    Text {
+        column: StrColumn,
+    },
     Missing,
 }
 
@@ -55,8 +65,22 @@ pub struct Shape {
     path: String,
     format: Option<String>,
     is_score: bool,
-    is_doc: bool,
+    doc: Option<DocOrder>,
 }
+
+/// What documents are told apart by where nothing else is sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DocOrder {
+    /// `_seq_no`, which every index counts for itself.
+    SeqNo,
+    /// `_doc` and `_shard_doc`: the place of the index in the search, then its sequence number. No two
+    /// documents have the same, so that a page may end between any two.
+    ShardDoc,
+}
+
+/// Bits of a `_shard_doc` that are the sequence number. With these few a search over 8192 indices
+/// stays within the whole numbers that a double holds, as which some clients read it.
+const SEQ_NO_BITS: u32 = 40;
 
 impl Shape {
     /// How `spec` sorts an index with this mapping; `None` for a field it does not have.
@@ -64,19 +88,20 @@ impl Shape {
     /// # Errors
     /// Text, and a field that is not mapped and was not excused.
     pub fn of(spec: &SortSpec, mapping: &Mapping, index: &str) -> Result<Option<Self>, EsError> {
-        let plain = |is_score, is_doc| {
+        let plain = |is_score, doc| {
             Some(Self {
                 kind: Kind::Integer,
                 place: Place::Number,
                 path: String::new(),
                 format: None,
                 is_score,
-                is_doc,
+                doc,
             })
         };
         match spec.field.as_str() {
-            "_score" => return Ok(plain(true, false)),
-            "_doc" | "_shard_doc" | "_seq_no" => return Ok(plain(false, true)),
+            "_score" => return Ok(plain(true, None)),
+            "_seq_no" => return Ok(plain(false, Some(DocOrder::SeqNo))),
+            "_doc" | "_shard_doc" => return Ok(plain(false, Some(DocOrder::ShardDoc))),
             _ => {}
         }
         match mapping.resolve(&spec.field) {
@@ -94,7 +119,7 @@ impl Shape {
                     path: field.path.to_owned(),
                     format: if field.kind == Kind::Date { format } else { None },
                     is_score: false,
-                    is_doc: false,
+                    doc: None,
                 }))
             }
             None if spec.has_unmapped_type => Ok(None),
@@ -231,6 +256,7 @@ impl Extractor {
         spec: &SortSpec,
         shape: Option<&Shape>,
         segment: &SegmentReader,
+        index: usize,
         after: Option<&Key>,
     ) -> Result<Self, EsError> {
         let mut extractor = Self {
@@ -250,8 +276,20 @@ impl Extractor {
             }
             return Ok(extractor);
         }
-        if shape.is_doc || shape.place != Place::Keyword {
-            let name = if shape.is_doc {
+        if shape.doc == Some(DocOrder::ShardDoc) {
+            let before = (index as u64) << SEQ_NO_BITS;
+            extractor.after = match after {
+                Some(Key::Integer(after)) => {
+                    Some(extractor.ordered(doc_key((*after).max(0) as u64)))
+                }
+                Some(_) => Some(extractor.missing),
+                None => None,
+            };
+            extractor.source = Source::Doc { column: segment.fast_fields().u64(SEQ_NO)?, before };
+            return Ok(extractor);
+        }
+        if shape.doc.is_some() || shape.place != Place::Keyword {
+            let name = if shape.doc.is_some() {
                 SEQ_NO.to_owned()
             } else {
                 column_name(shape.place, &shape.path)
@@ -320,6 +358,9 @@ impl Extractor {
             Source::Number { column, kind } => self
                 .best(column.values_for_doc(doc))
                 .map_or(self.missing, |number| self.ordered(inner(number, *kind))),
+            Source::Doc { column, before } => column.first(doc).map_or(self.missing, |seq_no| {
+                self.ordered(doc_key(before.saturating_add(seq_no)))
+            }),
             Source::Text { column } => self
                 .best(column.term_ords(doc))
                 .map_or(self.missing, |ord| self.ordered(2 * ord + 2)),
@@ -345,6 +386,7 @@ impl Extractor {
             _ if key == self.missing => Key::Missing,
             Source::Number { kind: ColumnType::U64, .. } => key_of(raw - 1, ColumnType::U64),
             Source::Number { kind, .. } => key_of(raw, *kind),
+            Source::Doc { .. } => Key::Integer((raw - 1) as i64),
             Source::Text { column } => {
                 let mut text = String::new();
                 column.ord_to_str((raw - 2) / 2, &mut text)?;
@@ -362,6 +404,12 @@ fn inner(number: u64, kind: ColumnType) -> u64 {
         ColumnType::U64 => number.saturating_add(1).min(u64::MAX - 1),
         _ => number.clamp(1, u64::MAX - 1),
     }
+}
+
+/// A `_shard_doc` as a key.
+#[inline]
+fn doc_key(number: u64) -> u64 {
+    inner(number, ColumnType::U64)
 }
 
 /// Scores are never negative, so their bits are in their order.
@@ -411,6 +459,7 @@ impl SegmentTop {
         shapes: &[Option<Shape>],
         after: Option<&[Key]>,
         segment: &SegmentReader,
+        index: usize,
         limit: usize,
     ) -> Result<Self, EsError> {
         let extractors = specs
@@ -418,20 +467,13 @@ impl SegmentTop {
             .zip(shapes)
             .enumerate()
             .map(|(i, (spec, shape))| {
-                Extractor::new(spec, shape.as_ref(), segment, after.map(|after| &after[i]))
+                Extractor::new(spec, shape.as_ref(), segment, index, after.map(|after| &after[i]))
             })
             .collect::<Result<Vec<_>, _>>()?;
         let after = after
             .map(|_| extractors.iter().map(|extractor| extractor.after.unwrap_or(0)).collect());
         let seq_no = segment.fast_fields().u64(SEQ_NO)?;
-        Ok(Self {
-            extractors,
-            heap: BinaryHeap::with_capacity(limit.min(1024) + 1),
-            limit,
-            seq_no,
-            scratch: Vec::new(),
-            after,
-        })
+        Ok(Self { extractors, heap: BinaryHeap::new(), limit, seq_no, scratch: Vec::new(), after })
     }
 
     /// Whether the heap is full and no document whose first key is at least `key` can enter it.
@@ -470,6 +512,14 @@ impl SegmentTop {
         self.heap.push(Entry { keys: self.scratch.clone(), seq_no, doc, score: score.to_bits() });
     }
 
+    /// Bytes it holds.
+    pub fn size(&self) -> usize {
+        size_of::<Self>()
+            + self.extractors.len() * size_of::<Extractor>()
+            + self.heap.capacity() * size_of::<Entry>()
+            + self.heap.len() * self.extractors.len() * size_of::<u64>()
+    }
+
     pub fn into_candidates(self, index: usize, segment: u32) -> Result<Vec<Candidate>, EsError> {
         let extractors = self.extractors;
         self.heap
@@ -491,6 +541,14 @@ impl SegmentTop {
                 })
             })
             .collect()
+    }
+}
+
+impl Candidate {
+    /// Bytes it holds.
+    pub fn size(&self) -> usize {
+        let text = |key: &Key| if let Key::Text(text) = key { text.capacity() } else { 0 };
+        size_of::<Self>() + self.keys.iter().map(|key| size_of::<Key>() + text(key)).sum::<usize>()
     }
 }
 
