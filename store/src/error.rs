@@ -34,11 +34,26 @@ impl std::ops::DerefMut for EsError {
     }
 }
 
+/// Bytes of one text of an error: what is wrong is shown by its beginning, and an answer stays small
+/// however large the request was.
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// A text that may quote a request, cut.
+fn cut(mut text: String) -> String {
+    if text.len() > TEXT_BYTES_MAX {
+        let bytes = text.len();
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.shrink_to_fit();
+        text.push_str(&format!("… [{bytes} bytes]"));
+    }
+    text
+}
+
 impl EsError {
     pub fn new(status: u16, kind: &str, reason: impl Into<String>) -> Self {
         let mut cause = Map::new();
         cause.insert("type".into(), kind.into());
-        cause.insert("reason".into(), reason.into().into());
+        cause.insert("reason".into(), cut(reason.into()).into());
         Self(Box::new(Details { status, cause, root: None, raw: None, allow: None }))
     }
 
@@ -48,7 +63,7 @@ impl EsError {
 
     /// An error whose `error` is a plain text.
     pub fn text(status: u16, text: impl Into<String>, with_status: bool) -> Self {
-        let text = text.into();
+        let text = cut(text.into());
         let raw = if with_status {
             json!({"error": text, "status": status})
         } else {
@@ -67,7 +82,11 @@ impl EsError {
     }
 
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
-        self.cause.insert(key.into(), value.into());
+        let value = match value.into() {
+            Value::String(text) => cut(text).into(),
+            value => value,
+        };
+        self.cause.insert(key.into(), value);
         self
     }
 
@@ -154,5 +173,38 @@ impl From<std::io::Error> for EsError {
     }
 }
 
+/// Bytes of one answer's documents. More would be held in memory at once, as their texts and as one.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Refuses an answer that grows beyond what is held in memory.
+pub fn check_answer(bytes: usize) -> Result<(), EsError> {
+    if bytes <= ANSWER_BYTES_MAX {
+        return Ok(());
+    }
+    crate::metrics::REJECTED.with_label_values(&["answer"]).inc();
+    Err(EsError::new(
+        429,
+        "circuit_breaking_exception",
+        format!("[request] Data too large, data for [hits] would be [{bytes}], which is larger than the limit of [{ANSWER_BYTES_MAX}]; ask for fewer documents at a time or for less of their _source"),
+    )
+    .with("bytes_wanted", bytes)
+    .with("bytes_limit", ANSWER_BYTES_MAX)
+    .with("durability", "TRANSIENT"))
+}
+
 /// This node's id, as `/_nodes` and error answers show it.
 pub const NODE_ID: &str = "elkfkStoreNode00000001";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_error_quotes_is_cut() {
+        let long = "é".repeat(1 << 20);
+        let error = EsError::illegal_argument(long.clone()).with("index", long.clone());
+        let error = error.caused_by(EsError::text(400, long, true));
+        assert!(error.body().to_string().len() < 10 * TEXT_BYTES_MAX);
+        assert!(error.reason().ends_with("… [2097152 bytes]"));
+    }
+}

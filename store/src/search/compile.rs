@@ -1,5 +1,6 @@
 //! From a query to tantivy's, by the mapping of one index.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::Bound;
@@ -35,7 +36,12 @@ pub struct Compiler<'a> {
     fields: Fields,
     now_ms: i64,
     deadline: Instant,
+    /// Clauses so far, those that `*` and words expand to included.
+    clauses: Cell<usize>,
 }
+
+/// Clauses of one query after expansion; each costs memory and a look at every segment.
+const CLAUSES_MAX: usize = 8192;
 
 /// Longest automaton of a regular expression.
 const REGEX_BYTES_MAX: usize = 1 << 20;
@@ -54,12 +60,13 @@ fn any(queries: Vec<Box<dyn TantivyQuery>>) -> Box<dyn TantivyQuery> {
 
 impl<'a> Compiler<'a> {
     pub fn new(index: &'a Index, mapping: &'a Mapping, now_ms: i64, deadline: Instant) -> Self {
-        Self { index, mapping, fields: index.fields, now_ms, deadline }
+        Self { index, mapping, fields: index.fields, now_ms, deadline, clauses: Cell::new(0) }
     }
 
     /// # Errors
     /// As the shards of this index would fail.
     pub fn compile(&self, query: &Query) -> Compiled {
+        self.count(1)?;
         match query {
             Query::All => Ok(Box::new(AllQuery)),
             Query::None => none(),
@@ -76,7 +83,7 @@ impl<'a> Compiler<'a> {
                 let mut queries = Vec::new();
                 let mut expanded = HashSet::new();
                 for field in fields {
-                    for field in self.expand(field) {
+                    for field in self.expand(field)? {
                         if expanded.insert(field.clone()) {
                             let mut query = template.clone();
                             query.is_lenient |= fields.iter().any(|field| field.contains('*'));
@@ -193,22 +200,43 @@ impl<'a> Compiler<'a> {
         error.all_shards_failed(&self.index.name, None)
     }
 
+    /// # Errors
+    /// With `more` clauses there would be too many.
+    fn count(&self, more: usize) -> Result<(), EsError> {
+        let clauses = self.clauses.get().saturating_add(more);
+        self.clauses.set(clauses);
+        if clauses <= CLAUSES_MAX {
+            return Ok(());
+        }
+        let reason = format!(
+            "Query contains too many nested clauses; maxClauseCount is set to {CLAUSES_MAX}"
+        );
+        Err(EsError::new(400, "too_many_nested_clauses", reason)
+            .all_shards_failed(&self.index.name, None))
+    }
+
     fn failed(&self, reason: String) -> EsError {
         self.query_shard(reason, None)
     }
 
     /// The fields a pattern names. `*` leaves out keyword sub-fields of texts, whose values are
     /// searched through the text.
-    pub fn expand(&self, pattern: &str) -> Vec<String> {
+    ///
+    /// # Errors
+    /// There are too many, with those that the query has already.
+    fn expand(&self, pattern: &str) -> Result<Vec<String>, EsError> {
         if !pattern.contains('*') {
-            return vec![pattern.to_owned()];
+            return Ok(vec![pattern.to_owned()]);
         }
-        self.mapping
+        let fields: Vec<String> = self
+            .mapping
             .fields
             .iter()
             .filter(|field| field.place != Place::Nowhere && wildcard(pattern, &field.path))
             .map(|field| field.path.to_string())
-            .collect()
+            .collect();
+        self.count(fields.len())?;
+        Ok(fields)
     }
 
     fn term_query(&self, term: Term) -> Box<dyn TantivyQuery> {
@@ -253,7 +281,7 @@ impl<'a> Compiler<'a> {
     fn by_test(&self, field: &str, literal: &str, test: Test) -> Compiled {
         if field.contains('*') {
             let queries = self
-                .expand(field)
+                .expand(field)?
                 .into_iter()
                 .map(|field| self.by_test(&field, literal, test.clone()));
             return Ok(constant(any(queries.collect::<Result<_, _>>()?), 1.0));
@@ -318,7 +346,7 @@ impl<'a> Compiler<'a> {
     fn term(&self, field: &str, value: &Value, folds_case: bool, is_lenient: bool) -> Compiled {
         if field.contains('*') {
             let queries = self
-                .expand(field)
+                .expand(field)?
                 .into_iter()
                 .map(|field| self.term(&field, value, folds_case, true));
             return Ok(any(queries.collect::<Result<_, _>>()?));
@@ -428,7 +456,7 @@ impl<'a> Compiler<'a> {
         let (Ok(address), Ok(bits)) = (address.parse::<IpAddr>(), bits.parse::<u32>()) else {
             return refuse();
         };
-        let bits = if address.is_ipv4() { bits + 96 } else { bits };
+        let bits = if address.is_ipv4() { bits.saturating_add(96) } else { bits };
         if bits > 128 {
             return refuse();
         }
@@ -492,7 +520,7 @@ impl<'a> Compiler<'a> {
     fn range(&self, range: &Range) -> Compiled {
         if range.field.contains('*') {
             let queries = self
-                .expand(&range.field)
+                .expand(&range.field)?
                 .into_iter()
                 .map(|field| self.range(&Range { field, is_lenient: true, ..range.clone() }));
             return Ok(any(queries.collect::<Result<_, _>>()?));
@@ -666,7 +694,7 @@ impl<'a> Compiler<'a> {
 
     fn exists(&self, field: &str) -> Compiled {
         if field.contains('*') {
-            let queries = self.expand(field).into_iter().map(|field| self.exists(&field));
+            let queries = self.expand(field)?.into_iter().map(|field| self.exists(&field));
             return Ok(constant(any(queries.collect::<Result<_, _>>()?), 1.0));
         }
         if matches!(field, "_id" | "_index" | "_source" | "_seq_no") {
@@ -697,7 +725,7 @@ impl<'a> Compiler<'a> {
     fn match_query(&self, query: &Match) -> Compiled {
         if query.field.contains('*') {
             let queries = self
-                .expand(&query.field)
+                .expand(&query.field)?
                 .into_iter()
                 .map(|field| self.match_query(&Match { field, is_lenient: true, ..query.clone() }));
             return Ok(any(queries.collect::<Result<_, _>>()?));
@@ -719,6 +747,7 @@ impl<'a> Compiler<'a> {
         if words.is_empty() || resolved.place == Place::Nowhere {
             return none();
         }
+        self.count(words.len())?;
         let long_place =
             if resolved.place == Place::Keyword { Place::Text } else { resolved.place };
         let long = self.indexed_words(resolved, long_place, &words, query)?;

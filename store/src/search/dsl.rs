@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 use crate::error::EsError;
 use crate::search::query_string::{self, SyntaxError};
 
+/// Values of one `terms` or `ids` query, as `index.max_terms_count`.
+const TERMS_MAX: usize = 65_536;
+
 /// Deepest nesting of queries, as `indices.query.bool.max_nested_depth`.
 const DEPTH_MAX: usize = 30;
 /// Clauses of one query, as `indices.query.bool.max_clause_count` on a small machine.
@@ -217,9 +220,9 @@ impl Parser<'_> {
                         "[terms] query does not support terms lookup here".into(),
                     ));
                 };
-                if values.len() > 65_536 {
+                if values.len() > TERMS_MAX {
                     return Err(EsError::illegal_argument(format!(
-                        "The number of terms [{}] used in the Terms Query request has exceeded the allowed maximum of [65536].",
+                        "The number of terms [{}] used in the Terms Query request has exceeded the allowed maximum of [{TERMS_MAX}].",
                         values.len()
                     )));
                 }
@@ -340,6 +343,12 @@ impl Parser<'_> {
             "ids" => {
                 let values =
                     body.get("values").and_then(Value::as_array).cloned().unwrap_or_default();
+                if values.len() > TERMS_MAX {
+                    return Err(EsError::illegal_argument(format!(
+                        "The number of ids [{}] used in the Ids Query request has exceeded the allowed maximum of [{TERMS_MAX}].",
+                        values.len()
+                    )));
+                }
                 Query::Ids(values.iter().map(text_of).collect())
             }
             "bool" => self.bool_query(name, body, depth)?,
