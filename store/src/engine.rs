@@ -19,6 +19,8 @@ use crate::{Config, dates, metrics};
 pub const AUTO_ID_CHARS: usize = 20;
 /// Indices with an open writer; one takes three threads and its merges.
 const WRITERS_MAX: usize = 4;
+/// Merges at a time; each takes a thread, and keeps a writer open.
+const MERGES_MAX: usize = 2;
 /// Indices whose files stay open for searches.
 const READERS_MAX: usize = 64;
 /// Indices at most; one more costs files and a line in every listing.
@@ -30,7 +32,7 @@ pub struct Engine {
     directory: DataDirectory,
     indices: RwLock<BTreeMap<String, Arc<Index>>>,
     pub cluster: Mutex<Cluster>,
-    /// Bytes of bulk requests in hand.
+    /// Bytes of requests in hand.
     indexing_bytes: AtomicU64,
     next_id: AtomicU64,
     /// Distinguishes ids of this run from all others.
@@ -38,6 +40,8 @@ pub struct Engine {
     pub contexts: crate::search::context::Contexts,
     /// Set while the disk is too full to write; 0 or 1.
     is_disk_full: AtomicU64,
+    /// Held by whoever chooses what is merged next.
+    merging: Mutex<()>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -73,7 +77,8 @@ impl Engine {
             else {
                 continue;
             };
-            if name.starts_with(TRASH) || !path.join("index.json").exists() {
+            // An error is no answer: what cannot be looked at now may be whole.
+            if name.starts_with(TRASH) || !path.join("index.json").try_exists()? {
                 // Half deleted or half made when the process ended.
                 std::fs::remove_dir_all(&path)?;
                 continue;
@@ -82,6 +87,9 @@ impl Engine {
         }
         metrics::INDICES.set(indices.len() as i64);
         let cluster = Cluster::open(directory.path())?;
+        // What a killed process created and did not come to sync is built upon from here.
+        durable::sync_directory(&root)?;
+        durable::sync_directory(directory.path())?;
         Ok(Self {
             config,
             directory,
@@ -92,6 +100,7 @@ impl Engine {
             id_prefix: uuid::Uuid::new_v4().as_u64_pair().0,
             contexts: crate::search::context::Contexts::default(),
             is_disk_full: AtomicU64::new(0),
+            merging: Mutex::new(()),
         })
     }
 
@@ -113,25 +122,13 @@ impl Engine {
         String::from_utf8_lossy(&text).into()
     }
 
-    /// Reserves memory for a bulk request of `bytes`; given back when the guard is dropped.
+    /// Reserves memory for a body of `bytes`; given back when the guard is dropped.
     ///
     /// # Errors
     /// 429 where requests in hand hold more than allowed. One request alone is always let in.
     pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation, EsError> {
-        let before = self.indexing_bytes.fetch_add(bytes, Ordering::AcqRel);
-        metrics::INDEXING_BYTES.add(bytes as i64);
-        let reservation = Reservation { engine: self.clone(), bytes };
-        if before > 0 && before + bytes > self.config.memory_bytes {
-            metrics::REJECTED.with_label_values(&["memory"]).inc();
-            return Err(EsError::new(
-                429,
-                "es_rejected_execution_exception",
-                format!(
-                    "rejected execution of coordinating operation [coordinating_and_primary_bytes={before}, replica_bytes=0, all_bytes={before}, coordinating_operation_bytes={bytes}, max_coordinating_and_primary_bytes={}]",
-                    self.config.memory_bytes
-                ),
-            ));
-        }
+        let mut reservation = Reservation { engine: self.clone(), bytes: 0 };
+        reservation.grow_to(bytes)?;
         Ok(reservation)
     }
 
@@ -393,16 +390,47 @@ impl Engine {
     }
 
     /// Closes what exceeds the bounds on open writers and readers, the longest idle first.
+    ///
+    /// A writer that merges stays: closing it would throw its work away, and where many indices are
+    /// written in turn no merge would ever end.
     pub fn trim(&self, idle_limit: Duration) {
         let mut all = self.all();
         all.sort_by_key(|index| std::cmp::Reverse(index.idle_since()));
         for (i, index) in all.iter().filter(|index| index.has_writer()).enumerate() {
-            if i >= WRITERS_MAX || index.idle_since().elapsed() > idle_limit {
+            let is_idle = i >= WRITERS_MAX || index.idle_since().elapsed() > idle_limit;
+            if is_idle && !index.is_merging() {
                 index.close_writer();
             }
         }
         for index in all.iter().filter(|index| index.has_reader()).skip(READERS_MAX) {
             index.close_reader();
+        }
+    }
+
+    /// Frees what indices that are not written to any more remember of their ids.
+    pub fn forget_ids(&self, idle_limit: Duration) {
+        for index in self.all() {
+            if !index.has_writer() && index.idle_since().elapsed() > idle_limit {
+                index.forget_ids();
+            }
+        }
+    }
+
+    /// Starts merges where segments are due to become one, as many as may run at a time.
+    pub fn merge(&self) {
+        let Ok(_choosing) = self.merging.try_lock() else { return };
+        let all = self.all();
+        let mut running = all.iter().filter(|index| index.is_merging()).count();
+        for index in all.iter().filter(|index| index.wants_merge()) {
+            if running >= MERGES_MAX {
+                break;
+            }
+            match index.start_merge() {
+                Ok(is_started) => running += usize::from(is_started),
+                Err(error) => {
+                    tracing::warn!(index = %index.name, error = error.reason(), "merge not started")
+                }
+            }
         }
     }
 
@@ -412,17 +440,27 @@ impl Engine {
         indices.values().filter(|index| index.has_writer()).count() > WRITERS_MAX
     }
 
-    /// Removes indices whose day is over for more than the retention.
+    /// Removes indices whose newest document is older than the retention.
     ///
-    /// The day is the one in the name, else that of the newest `@timestamp`; an index with neither stays.
+    /// That is at most as old as the end of the day in the name: the name of a data stream's index
+    /// tells when it was made, and newer documents follow. An index with neither a day nor a
+    /// document stays.
     pub fn expire(&self, now_ms: i64) {
         let Some(days) = self.config.retention_days else { return };
+        let oldest_ms = now_ms - i64::from(days) * DAY_MS;
         for index in self.all() {
-            let last = match day_in_name(&index.name) {
-                Some(day) => Some(day + DAY_MS),
-                None => newest_timestamp(&index),
+            let named = day_in_name(&index.name).map(|day| day + DAY_MS);
+            if named.is_some_and(|end| end >= oldest_ms) {
+                continue;
+            }
+            let last = match newest_timestamp(&index) {
+                Ok(newest) => newest.max(named),
+                Err(error) => {
+                    tracing::warn!(index = %index.name, error = error.reason(), "age of index not known");
+                    continue;
+                }
             };
-            if last.is_some_and(|last| last < now_ms - i64::from(days) * DAY_MS) {
+            if last.is_some_and(|last| last < oldest_ms) {
                 match self.delete(&index.name) {
                     Ok(()) => metrics::INDICES_EXPIRED.inc(),
                     Err(error) => {
@@ -448,11 +486,47 @@ impl Engine {
 
 const TRASH: &str = ".trash-";
 
-/// Memory held by a bulk request.
+/// Memory held by a request's body.
 #[derive(Debug)]
 pub struct Reservation {
     engine: Arc<Engine>,
     bytes: u64,
+}
+
+impl Reservation {
+    /// Reserves what is missing to `bytes`.
+    ///
+    /// # Errors
+    /// 429 where this and others together would hold more than allowed; alone it gets what it asks.
+    pub fn grow_to(&mut self, bytes: u64) -> Result<(), EsError> {
+        let Some(more) = bytes.checked_sub(self.bytes) else { return Ok(()) };
+        let (own, engine) = (self.bytes, &self.engine);
+        let before = engine.indexing_bytes.fetch_add(more, Ordering::AcqRel);
+        metrics::INDEXING_BYTES.add(more as i64);
+        // Given back by `drop` from here on.
+        self.bytes = bytes;
+        if before > own && before + more > engine.config.memory_bytes {
+            metrics::REJECTED.with_label_values(&["memory"]).inc();
+            return Err(EsError::new(
+                429,
+                "es_rejected_execution_exception",
+                format!(
+                    "rejected execution of coordinating operation [coordinating_and_primary_bytes={before}, replica_bytes=0, all_bytes={before}, coordinating_operation_bytes={more}, max_coordinating_and_primary_bytes={}]",
+                    engine.config.memory_bytes
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Gives back what exceeds `bytes`.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        if let Some(less) = self.bytes.checked_sub(bytes) {
+            self.engine.indexing_bytes.fetch_sub(less, Ordering::AcqRel);
+            metrics::INDEXING_BYTES.sub(less as i64);
+            self.bytes = bytes;
+        }
+    }
 }
 
 impl Drop for Reservation {
@@ -517,12 +591,17 @@ fn day_in_name(name: &str) -> Option<i64> {
     })
 }
 
-fn newest_timestamp(index: &Index) -> Option<i64> {
-    let searcher = index.searcher().ok()?;
-    let columns = searcher.segment_readers().iter().filter_map(|segment| {
-        segment.fast_fields().column_opt::<i64>(crate::index::document::TIMESTAMP).ok().flatten()
-    });
-    columns.map(|column| column.max_value()).max()
+/// The newest `@timestamp`; one that lies after the last write is taken as that write's time, so
+/// that a line from a clock gone wrong does not keep its index for ever.
+fn newest_timestamp(index: &Index) -> Result<Option<i64>, EsError> {
+    let searcher = index.searcher()?;
+    let mut newest: Option<i64> = None;
+    for segment in searcher.segment_readers() {
+        let column = segment.fast_fields().column_opt::<i64>(crate::index::document::TIMESTAMP)?;
+        newest = newest.max(column.map(|column| column.max_value()));
+    }
+    let Some(newest) = newest else { return Ok(None) };
+    Ok(Some(newest.min(index.last_commit_ms()?)))
 }
 
 #[cfg(test)]
@@ -562,6 +641,112 @@ mod tests {
         assert_eq!(engine.names(), left);
         drop(engine);
         assert_eq!(open().names(), left);
+    }
+
+    /// Puts one document, whose timestamp is `at`, into an index that is made where it is missing.
+    fn put(engine: &Engine, name: &str, at: &str) {
+        use crate::index::{Op, parse};
+        let index = match engine.get(name) {
+            Some(index) => index,
+            None => engine.create(name, &json!({}), None).unwrap(),
+        };
+        let body = Arc::new(json!({"@timestamp": at, "message": name}).to_string());
+        let mut mapping = index.mapping.get();
+        let id = engine.new_id();
+        let document =
+            parse::parse(&body, 0..body.len(), &index.mapping, &mut mapping, index.fields, &id)
+                .unwrap();
+        let op = Op::Put {
+            document: Box::new(document),
+            is_create: false,
+            is_auto_id: true,
+            expects: None,
+        };
+        index.apply([op], body.len()).unwrap();
+    }
+
+    #[test]
+    fn an_index_with_documents_newer_than_its_name_stays_as_long_as_they_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDirectory::open(directory.path(), 1).unwrap();
+        let config = Config { retention_days: Some(7), ..Config::default() };
+        let engine = Engine::open(config, data).unwrap();
+        put(&engine, ".ds-logs-2021.02.01-000001", "2021-02-01T10:00:00Z");
+        put(&engine, ".ds-logs-2021.02.01-000001", "2021-02-27T10:00:00Z");
+        put(&engine, "old-2021.02.01", "2021-02-01T10:00:00Z");
+        put(&engine, "undated", "2021-02-27T10:00:00Z");
+        let at = |text: &str| dates::parse_iso(text).unwrap().0;
+        engine.expire(at("2021-03-01T12:00"));
+        assert_eq!(engine.names(), [".ds-logs-2021.02.01-000001", "undated"]);
+        engine.expire(at("2021-03-06T09:00"));
+        assert_eq!(engine.names(), [".ds-logs-2021.02.01-000001", "undated"]);
+        engine.expire(at("2021-03-06T11:00"));
+        assert!(engine.names().is_empty());
+    }
+
+    #[test]
+    fn a_line_from_the_future_keeps_its_index_no_longer_than_its_writing() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDirectory::open(directory.path(), 1).unwrap();
+        let config = Config { retention_days: Some(7), ..Config::default() };
+        let engine = Engine::open(config, data).unwrap();
+        put(&engine, "logs-2020.01.01", "2190-01-01T00:00:00Z");
+        engine.expire(dates::now_ms() + 6 * DAY_MS);
+        assert_eq!(engine.names(), ["logs-2020.01.01"]);
+        engine.expire(dates::now_ms() + 8 * DAY_MS);
+        assert!(engine.names().is_empty());
+    }
+
+    #[test]
+    fn many_days_written_in_turn_end_in_few_segments() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDirectory::open(directory.path(), 1).unwrap();
+        let engine = Engine::open(Config::default(), data).unwrap();
+        let (days, rounds) = (12, 20);
+        // A backlog over many days, in bulk requests that each touch every day.
+        for round in 0..rounds {
+            for day in 1..=days {
+                let at = format!("2026-03-{day:02}T00:00:{round:02}Z");
+                put(&engine, &format!("logs-2026.03.{day:02}"), &at);
+            }
+            engine.merge();
+            engine.trim(Duration::MAX);
+        }
+        let open = engine.all().iter().filter(|index| index.has_writer()).count();
+        assert!(open <= WRITERS_MAX + MERGES_MAX, "{open} open writers");
+        // What upkeep does, until nothing is left to merge.
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while engine.all().iter().any(|index| index.wants_merge() || index.is_merging()) {
+            assert!(std::time::Instant::now() < deadline, "merges do not end");
+            engine.merge();
+            std::thread::yield_now();
+        }
+        for index in engine.all() {
+            let count = index.segment_count();
+            assert!(count < 8, "{count} segments of {} commits of {}", rounds, index.name);
+            assert_eq!(index.searcher().unwrap().num_docs(), rounds);
+        }
+        engine.trim(Duration::ZERO);
+        assert!(engine.all().iter().all(|index| !index.has_writer()));
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_taken_for_half_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || {
+            let data = DataDirectory::open(directory.path(), 1).unwrap();
+            Engine::open(Config::default(), data)
+        };
+        drop(open().unwrap().create("logs", &json!({}), None).unwrap());
+        // A link that leads nowhere but to itself: asking for what is behind it is an error, not a no.
+        let file = directory.path().join("indices/logs/index.json");
+        let kept = directory.path().join("kept.json");
+        std::fs::rename(&file, &kept).unwrap();
+        std::os::unix::fs::symlink(&file, &file).unwrap();
+        assert!(open().is_err());
+        std::fs::remove_file(&file).unwrap();
+        std::fs::rename(&kept, &file).unwrap();
+        assert_eq!(open().unwrap().names(), ["logs"]);
     }
 
     #[test]

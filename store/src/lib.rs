@@ -44,6 +44,8 @@ pub struct Config {
     pub memory_bytes: u64,
     /// Bytes of one request's body, packed or unpacked.
     pub body_bytes_max: usize,
+    /// How long a client may send nothing of a body it has begun.
+    pub body_timeout: Duration,
     /// Bytes of one document.
     pub document_bytes_max: usize,
     /// After which a search answers with what it has and `timed_out`.
@@ -70,6 +72,7 @@ impl Default for Config {
             retention_days: None,
             memory_bytes: 64 << 20,
             body_bytes_max: 100 << 20,
+            body_timeout: Duration::from_secs(30),
             document_bytes_max: 1 << 20,
             search_timeout: Duration::from_secs(30),
             search_slots: std::thread::available_parallelism().map_or(2, usize::from).max(2),
@@ -178,7 +181,9 @@ async fn upkeep(engine: Arc<Engine>, tasks: Tasks) {
         let engine = engine.clone();
         let work = move || {
             engine.watch_disk();
+            engine.merge();
             engine.trim(WRITER_IDLE_MAX);
+            engine.forget_ids(WRITER_IDLE_MAX);
             engine.contexts.expire();
             if count.is_multiple_of(EXPIRE_EVERY) {
                 engine.expire(dates::now_ms());

@@ -104,11 +104,15 @@ pub(super) fn bulk(
     for (_, members) in &groups {
         write_group(engine, &body, &mut items, members);
     }
+    engine.merge();
     if engine.has_too_many_writers() {
         engine.trim(std::time::Duration::MAX);
     }
     Ok(respond(call, &items, started))
 }
+
+/// Items of one request; each takes some hundred bytes besides its document, and more if it fails.
+const ITEMS_MAX: usize = 100_000;
 
 /// Takes the body apart into its items.
 fn read_items(
@@ -138,6 +142,11 @@ fn read_items(
         line_at += 1;
         if line.is_empty() {
             continue;
+        }
+        if items.len() >= ITEMS_MAX {
+            metrics::REJECTED.with_label_values(&["items"]).inc();
+            let reason = format!("more than [{ITEMS_MAX}] items in one _bulk");
+            return Err(EsError::new(413, "illegal_argument_exception", reason));
         }
         let mut item = read_action(&body[line], line_at, &mut previous)?;
         if item.index.is_empty() {
@@ -366,7 +375,8 @@ fn write_run(
         let item = &mut items[i];
         if item.action == Action::Delete {
             applied.push(i);
-            return Some(Op::Delete { id: item.id.clone().unwrap_or_default() });
+            let id = item.id.clone().unwrap_or_default();
+            return Some(Op::Delete { id, expects: None });
         }
         let is_auto_id = item.id.is_none();
         let id = item.id.get_or_insert_with(|| engine.new_id());
@@ -374,7 +384,8 @@ fn write_run(
             Ok(document) => {
                 applied.push(i);
                 let is_create = item.action == Action::Create;
-                Some(Op::Put { document: Box::new(document), is_create, is_auto_id })
+                let document = Box::new(document);
+                Some(Op::Put { document, is_create, is_auto_id, expects: None })
             }
             Err(error) => {
                 item.verdict = Some(Err(error));

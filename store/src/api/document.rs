@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::api::{Call, bulk};
 use crate::cluster::merge;
 use crate::engine::Engine;
-use crate::error::EsError;
+use crate::error::{EsError, check_answer};
 use crate::http::Answer;
 use crate::index::{Index, Op, OpResult, Outcome, parse};
 use crate::search::request::{SourceFilter, parse_source};
@@ -62,7 +62,7 @@ pub(super) fn put(
             "only write ops with an op_type of create are allowed in data streams",
         ));
     }
-    let (outcome, id) = write(engine, &target.index, text.trim(), id, is_create)?;
+    let (outcome, id) = write(engine, &target.index, text.trim(), id, is_create, None)?;
     match outcome.result {
         OpResult::Conflict => Err(conflict(&target.index, &id, outcome.version)),
         OpResult::Created => Ok(written(&target.index, &id, "created", &outcome, call, 201)),
@@ -81,6 +81,7 @@ fn write(
     text: &str,
     id: Option<&str>,
     is_create: bool,
+    expects: Option<u64>,
 ) -> Result<(Outcome, Box<str>), EsError> {
     if text.len() > engine.config.document_bytes_max {
         return Err(EsError::new(
@@ -94,7 +95,7 @@ fn write(
     let (id, is_auto_id) = id.map_or_else(|| (engine.new_id(), true), |id| (id.into(), false));
     let document =
         parse::parse(&body, 0..body.len(), &index.mapping, &mut mapping, index.fields, &id)?;
-    let op = Op::Put { document: Box::new(document), is_create, is_auto_id };
+    let op = Op::Put { document: Box::new(document), is_create, is_auto_id, expects };
     let outcome =
         index.apply(vec![op], text.len())?.pop().ok_or_else(|| EsError::internal("no outcome"))?;
     Ok((outcome, id))
@@ -205,7 +206,7 @@ pub(super) fn delete(
 ) -> Result<Answer, EsError> {
     let index = one(engine, name)?;
     let outcome = index
-        .apply(vec![Op::Delete { id: id.into() }], 0)?
+        .apply(vec![Op::Delete { id: id.into(), expects: None }], 0)?
         .pop()
         .ok_or_else(|| EsError::internal("no outcome"))?;
     Ok(match outcome.result {
@@ -259,7 +260,7 @@ pub(super) fn apply_update(
                     .with("shard", "0")
                     .with("index", index.name.clone())
             })?;
-            let (outcome, _) = write(engine, index, &upsert.to_string(), Some(id), true)?;
+            let (outcome, _) = write(engine, index, &upsert.to_string(), Some(id), true, None)?;
             if outcome.result == OpResult::Conflict {
                 continue;
             }
@@ -284,8 +285,11 @@ pub(super) fn apply_update(
                 Outcome { result: OpResult::Updated, version: found.version, seq_no: found.seq_no },
             ));
         }
-        let (outcome, _) =
-            write(engine, index, &Value::Object(current).to_string(), Some(id), false)?;
+        let text = Value::Object(current).to_string();
+        let (outcome, _) = write(engine, index, &text, Some(id), false, Some(found.seq_no))?;
+        if outcome.result == OpResult::Conflict {
+            continue;
+        }
         return Ok(("updated", outcome));
     }
     Err(EsError::new(
@@ -318,16 +322,21 @@ pub(super) fn mget(
     if wanted.len() > 10_000 {
         return Err(EsError::illegal_argument("more than [10000] documents in one _mget"));
     }
-    let docs = wanted.into_iter().map(|(name, id, filter)| {
+    let (mut docs, mut bytes) = (Vec::with_capacity(wanted.len()), 0);
+    for (name, id, filter) in wanted {
         let result = one(engine, &name).and_then(|index| {
             Ok(match read(&index, &id)? {
-                Some(present) => found_json(&index, &id, &present, &filter),
+                Some(present) => {
+                    bytes += present.source.len();
+                    found_json(&index, &id, &present, &filter)
+                }
                 None => json!({"_index": index.name, "_id": id, "found": false}),
             })
         });
-        result.unwrap_or_else(
+        docs.push(result.unwrap_or_else(
             |error| json!({"_index": name, "_id": id, "error": error.body()["error"]}),
-        )
-    });
-    Ok(Answer::json(200, &json!({"docs": docs.collect::<Vec<_>>()})))
+        ));
+        check_answer(bytes)?;
+    }
+    Ok(Answer::json(200, &json!({"docs": docs})))
 }

@@ -17,12 +17,22 @@ use crate::search::{View, execute, fetch};
 /// Documents at a time.
 const PAGE: usize = 1000;
 
+#[derive(Debug, Default)]
+struct Done {
+    total: u64,
+    done: u64,
+    conflicts: u64,
+    batches: u64,
+    /// A search did not come to its end, so there may be documents that were not met.
+    is_timed_out: bool,
+}
+
 fn run(
     engine: &Arc<Engine>,
     call: &Call,
     expression: &str,
     deletes: bool,
-) -> Result<(u64, u64, u64, u64), EsError> {
+) -> Result<Done, EsError> {
     let body = call.json()?.unwrap_or(Value::Null);
     let source = String::from_utf8_lossy(&call.body);
     if body.get("script").is_some() {
@@ -49,7 +59,7 @@ fn run(
         has_unmapped_type: true,
     }];
     (request.size, request.track) = (PAGE, Track::All);
-    let (mut total, mut done, mut conflicts, mut batches) = (0, 0, 0, 0);
+    let mut sum = Done::default();
     for index in engine.resolve(expression, call.options())? {
         let view = View::open(&index)?;
         let views = [view];
@@ -57,10 +67,11 @@ fn run(
         loop {
             let found = execute(engine, &views, &request)?;
             if request.search_after.is_none() {
-                total += found.total;
+                sum.total += found.total;
             }
+            sum.is_timed_out |= found.is_timed_out;
             let Some(last) = found.last.clone() else { break };
-            batches += 1;
+            sum.batches += 1;
             let mut ops = Vec::new();
             let mut mapping = index.mapping.get();
             for hit in &found.hits {
@@ -68,8 +79,10 @@ fn run(
                     &views[0],
                     DocAddress::new(hit.candidate.segment, hit.candidate.doc),
                 )?;
+                // What was changed since it was found may not be meant any more.
+                let expects = Some(hit.candidate.seq_no);
                 ops.push(if deletes {
-                    Op::Delete { id: stored.id.into() }
+                    Op::Delete { id: stored.id.into(), expects }
                 } else {
                     let text = Arc::new(stored.source);
                     let document = parse::parse(
@@ -80,19 +93,27 @@ fn run(
                         index.fields,
                         &stored.id,
                     )?;
-                    Op::Put { document: Box::new(document), is_create: false, is_auto_id: false }
+                    Op::Put {
+                        document: Box::new(document),
+                        is_create: false,
+                        is_auto_id: false,
+                        expects,
+                    }
                 });
             }
             for outcome in index.apply(ops, 0)? {
                 match outcome.result {
-                    OpResult::Deleted | OpResult::Updated | OpResult::Created => done += 1,
-                    OpResult::NotFound | OpResult::Conflict => conflicts += 1,
+                    OpResult::Deleted | OpResult::Updated | OpResult::Created => sum.done += 1,
+                    OpResult::NotFound | OpResult::Conflict => sum.conflicts += 1,
                 }
+            }
+            if sum.is_timed_out {
+                return Ok(sum);
             }
             request.search_after = Some(last);
         }
     }
-    Ok((total, done, conflicts, batches))
+    Ok(sum)
 }
 
 fn answer(
@@ -102,12 +123,13 @@ fn answer(
     deletes: bool,
 ) -> Result<Answer, EsError> {
     let started = Instant::now();
-    let (total, done, conflicts, batches) = run(engine, call, expression, deletes)?;
+    let Done { total, done, conflicts, batches, is_timed_out } =
+        run(engine, call, expression, deletes)?;
     let verb = if deletes { "deleted" } else { "updated" };
     Ok(Answer::json(
         200,
         &json!({
-            "took": started.elapsed().as_millis() as u64, "timed_out": false, "total": total, verb: done, "batches": batches,
+            "took": started.elapsed().as_millis() as u64, "timed_out": is_timed_out, "total": total, verb: done, "batches": batches,
             "version_conflicts": conflicts, "noops": 0, "retries": {"bulk": 0, "search": 0}, "throttled_millis": 0,
             "requests_per_second": -1.0, "throttled_until_millis": 0, "failures": [],
         }),

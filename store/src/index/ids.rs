@@ -18,7 +18,10 @@ const FILTER_BYTES_MAX: usize = 16 << 20;
 /// What is known of an id before the index is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
-    New,
+    /// New: outside of what was seen of its file.
+    Newer,
+    /// New: not in the filter.
+    NotInFilter,
     Maybe,
 }
 
@@ -92,7 +95,7 @@ impl Ledger {
                 .filter(|previous| previous.generation == source.generation)
                 .map(|previous| previous.position);
             intervals.insert(source.position, previous);
-            return Known::New;
+            return Known::Newer;
         }
         let filter = self.filter.get_or_insert_with(|| Filter::new(documents));
         if filter.is_empty() || filter.is_crowded() {
@@ -103,7 +106,7 @@ impl Ledger {
                 filter.insert(id);
             });
         }
-        if filter.insert(id.as_bytes()) { Known::Maybe } else { Known::New }
+        if filter.insert(id.as_bytes()) { Known::Maybe } else { Known::NotInFilter }
     }
 }
 
@@ -179,7 +182,7 @@ mod tests {
         let mut previous: Option<String> = None;
         for position in (0..100_000).step_by(100) {
             let id = source(1, position);
-            assert_eq!(ledger.see(&id, previous.as_deref(), |_| None, |_| {}, 0), Known::New);
+            assert_eq!(ledger.see(&id, previous.as_deref(), |_| None, |_| {}, 0), Known::Newer);
             previous = Some(id);
         }
         assert_eq!(ledger.see(&source(1, 300), None, |_| None, |_| {}, 0), Known::Maybe);
@@ -189,10 +192,13 @@ mod tests {
     fn what_the_index_held_before_is_asked_for() {
         let mut ledger = Ledger::default();
         assert_eq!(ledger.see(&source(1, 50), None, |_| Some((0, 90)), |_| {}, 0), Known::Maybe);
-        assert_eq!(ledger.see(&source(1, 91), None, |_| panic!("known"), |_| {}, 0), Known::New);
+        assert_eq!(ledger.see(&source(1, 91), None, |_| panic!("known"), |_| {}, 0), Known::Newer);
         let all = |feed: &mut dyn FnMut(&[u8])| feed(b"logs+0+1");
         assert_eq!(ledger.see("logs+0+1", None, |_| None, all, 1), Known::Maybe);
-        assert_eq!(ledger.see("logs+0+2", None, |_| None, |_| panic!("full"), 1), Known::New);
+        assert_eq!(
+            ledger.see("logs+0+2", None, |_| None, |_| panic!("full"), 1),
+            Known::NotInFilter
+        );
     }
 
     proptest! {

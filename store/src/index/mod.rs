@@ -13,21 +13,27 @@ pub mod parse;
 mod replaced;
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use elkfk_base::durable;
 use serde_json::{Map, Value, json};
 use tantivy::directory::MmapDirectory;
-use tantivy::index::{IndexSettings, SegmentMeta};
-use tantivy::indexer::{AddOperation, IndexWriterOptions, LogMergePolicy, SegmentWriter};
+use tantivy::index::{IndexSettings, SegmentId, SegmentMeta};
+use tantivy::indexer::{
+    AddOperation, IndexWriterOptions, LogMergePolicy, MergePolicy, NoMergePolicy, SegmentWriter,
+};
 use tantivy::schema::IndexRecordOption;
 use tantivy::store::Compressor;
 use tantivy::tokenizer::TextAnalyzer;
 use tantivy::{
-    DocAddress, DocSet, IndexReader, IndexWriter, ReloadPolicy, Searcher, Segment, TERMINATED, Term,
+    DocAddress, DocSet, FutureResult, IndexReader, IndexWriter, ReloadPolicy, Searcher, Segment,
+    TERMINATED, Term,
 };
 
 use crate::analysis::{self, StandardTokenizer};
@@ -43,12 +49,17 @@ use replaced::Replaced;
 
 /// Memory of a builder at which it becomes a segment before its commit.
 const BUILDER_BYTES_MAX: usize = 24 << 20;
+/// Documents, and bytes of them, between two looks at a builder's memory: looking walks every field.
+const WEIGHED_EVERY: u32 = 256;
+const WEIGHED_EVERY_BYTES: usize = 4 << 20;
 /// Builders of one index at a time; more would only make smaller segments.
 const BUILDERS_MAX: usize = 2;
 /// How long a commit waits for requests that are adding their documents, to take them along.
 const GROUP_WAIT: Duration = Duration::from_millis(150);
 /// Deleted ids whose version goes on if they come back.
 const TOMBSTONES_MAX: usize = 10_000;
+/// Segments of about one size that are merged.
+const MERGE_SEGMENTS_MIN: usize = 8;
 /// Segments beyond this many documents are left alone by merges.
 const MERGE_DOCUMENTS_MAX: usize = 5_000_000;
 
@@ -94,9 +105,12 @@ pub enum Op {
         document: Box<Prepared>,
         is_create: bool,
         is_auto_id: bool,
+        /// The sequence number its older self must have, or there is a conflict.
+        expects: Option<u64>,
     },
     Delete {
         id: Box<str>,
+        expects: Option<u64>,
     },
 }
 
@@ -104,7 +118,7 @@ impl Op {
     fn id(&self) -> &str {
         match self {
             Self::Put { document, .. } => &document.id,
-            Self::Delete { id } => id,
+            Self::Delete { id, .. } => id,
         }
     }
 }
@@ -123,7 +137,7 @@ pub enum OpResult {
     Updated,
     Deleted,
     NotFound,
-    /// `create` of an id that exists; nothing was changed.
+    /// `create` of an id that exists, or not the older self that was expected; nothing was changed.
     Conflict,
 }
 
@@ -169,7 +183,8 @@ struct Builder {
     sealed: Vec<SegmentMeta>,
     /// Ids that were replaced or deleted, and the sequence number that did it.
     deletes: Vec<(Term, u64)>,
-    documents: u32,
+    /// Documents and bytes added since its memory was last looked at.
+    unweighed: (u32, usize),
     batch: Arc<Batch>,
 }
 
@@ -179,7 +194,7 @@ impl Builder {
             writer: None,
             sealed: Vec::new(),
             deletes: Vec::new(),
-            documents: 0,
+            unweighed: (0, 0),
             batch: Batch::new(),
         }
     }
@@ -201,11 +216,14 @@ impl Builder {
             self.writer = Some((segment, writer));
         }
         let Some((_, writer)) = &mut self.writer else { return Ok(()) };
+        let size = document.source().len() + document.size();
         writer.add_document(AddOperation { opstamp: 0, document })?;
-        self.documents += 1;
-        // Asked now and then only: it walks every field.
-        if self.documents.is_multiple_of(256) && writer.mem_usage() > BUILDER_BYTES_MAX {
-            self.seal()?;
+        self.unweighed = (self.unweighed.0 + 1, self.unweighed.1 + size);
+        if self.unweighed.0 >= WEIGHED_EVERY || self.unweighed.1 >= WEIGHED_EVERY_BYTES {
+            self.unweighed = (0, 0);
+            if writer.mem_usage() > BUILDER_BYTES_MAX {
+                self.seal()?;
+            }
         }
         Ok(())
     }
@@ -219,6 +237,45 @@ impl Builder {
         segment.meta().untrack_temp_docstore();
         self.sealed.push(segment.meta().clone());
         Ok(())
+    }
+}
+
+/// A builder in use. Whatever becomes of who uses it, its place is given back; where that was a
+/// panic, the documents in it are failed, so that nobody waits for a commit that cannot come.
+struct Lent<'a> {
+    index: &'a Index,
+    builder: Option<Builder>,
+}
+
+impl Lent<'_> {
+    fn give_back(mut self) {
+        if let Some(builder) = self.builder.take() {
+            self.index.return_builder(builder);
+        }
+    }
+
+    /// Gives back an empty one: a segment that failed half-way cannot be used.
+    fn fail(&mut self, reason: String) {
+        if let Some(builder) = self.builder.take() {
+            self.index.fail(&builder.batch, reason);
+            self.index.return_builder(Builder::new());
+        }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.fail("indexing panicked".into());
+    }
+}
+
+/// Whoever commits; the next may when it is dropped.
+struct Committing<'a>(&'a Index);
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.is_committing) = false;
+        self.0.committed.notify_all();
     }
 }
 
@@ -271,6 +328,14 @@ pub struct Index {
     is_deleted: AtomicBool,
     /// Since when nobody wrote; for choosing which writer to close.
     last_write: Mutex<Instant>,
+    /// Whether what a reader would be opened on is known to be on disk, not in the kernel's memory only.
+    is_synced: AtomicBool,
+    /// The merge under way.
+    merge: Mutex<Option<FutureResult<Option<SegmentMeta>>>>,
+    /// Whether there was something to merge after the last change of segments.
+    wants_merge: AtomicBool,
+    #[cfg(test)]
+    before_publish: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl std::fmt::Debug for Index {
@@ -353,6 +418,12 @@ impl Index {
             committed: Condvar::new(),
             is_deleted: AtomicBool::new(false),
             last_write: Mutex::new(Instant::now()),
+            is_synced: AtomicBool::new(false),
+            merge: Mutex::new(None),
+            // Looked at when its turn comes: it may have been left with many by its last writer.
+            wants_merge: AtomicBool::new(true),
+            #[cfg(test)]
+            before_publish: Mutex::new(None),
         })
     }
 
@@ -387,6 +458,13 @@ impl Index {
         if let Some(reader) = &*reader {
             return Ok(reader.searcher());
         }
+        // A commit whose process was killed, or which failed, between its rename and the sync of the
+        // directory: whoever is told that a document exists must find it after a power cut too.
+        if !self.is_synced.load(Ordering::Acquire) {
+            durable::sync_directory(&self.directory.join(SEGMENTS))?;
+            durable::sync_directory(&self.directory)?;
+            self.is_synced.store(true, Ordering::Release);
+        }
         let opened = self
             .tantivy
             .reader_builder()
@@ -415,9 +493,14 @@ impl Index {
         *lock(&self.last_write)
     }
 
-    /// Stops merges and frees what writing needs. Waits for a commit in progress.
+    /// Stops a merge and frees what writing needs. Waits for a commit in progress.
     pub fn close_writer(&self) {
         drop(lock(&self.writer).take());
+        self.forget_ids();
+    }
+
+    /// Frees what is remembered of ids; it is found again in the index.
+    pub fn forget_ids(&self) {
         let mut state = lock(&self.state);
         if state.pending.is_empty() {
             state.ledger = Ledger::default();
@@ -439,6 +522,13 @@ impl Index {
 
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// When segments last changed.
+    pub fn last_commit_ms(&self) -> Result<i64, EsError> {
+        let changed = self.directory.join(SEGMENTS).join("meta.json").metadata()?.modified()?;
+        let since = changed.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Ok(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 
     /// Bytes on disk.
@@ -495,21 +585,20 @@ impl Index {
         loop {
             // Taken before the first document is read: who has no builder waits without holding more
             // than its body.
-            let mut builder = self.take_builder();
+            let mut lent = self.take_builder();
+            let Some(builder) = &mut lent.builder else { break Ok(outcomes) };
             let added =
-                self.fill(&mut builder, &mut ops, &mut outcomes, &mut waits, &mut previous, bytes);
+                self.fill(builder, &mut ops, &mut outcomes, &mut waits, &mut previous, bytes);
             if !builder.is_empty() && !waits.iter().any(|batch| Arc::ptr_eq(batch, &builder.batch))
             {
                 waits.push(builder.batch.clone());
             }
-            if added.is_err() {
-                // A segment that failed half-way cannot be used: who has documents in it is told.
-                let error = added.as_ref().err().map(|error| error.reason().to_owned());
-                self.fail(&builder.batch, error.unwrap_or_default());
-                builder = Builder::new();
+            if let Err(error) = added {
+                // Who else has documents in it is told.
+                lent.fail(error.reason().to_owned());
+                return Err(error);
             }
-            self.return_builder(builder);
-            added?;
+            lent.give_back();
             // An operation on an id that is not committed yet waits for it, then goes on.
             let is_done = ops.draw().is_empty();
             self.commit_until(&waits)?;
@@ -532,7 +621,6 @@ impl Index {
         if self.is_deleted.load(Ordering::Acquire) {
             return Err(EsError::no_such_index(&self.name));
         }
-        let searcher = self.searcher()?;
         let mut decided: Vec<Prepared> = Vec::with_capacity(DECIDE_AT_ONCE);
         loop {
             if ops.draw().is_empty() {
@@ -540,6 +628,10 @@ impl Index {
             }
             let mut wait = None;
             let mut state = lock(&self.state);
+            // After the lock, every time: what is not pending any more was published before it was
+            // struck off, so a searcher taken now has it. An older one would take a document that
+            // another request committed meanwhile for new.
+            let searcher = self.searcher()?;
             while let Some(op) = ops.drawn.front() {
                 let (outcome, batch) = match self.decide(
                     &mut state,
@@ -627,9 +719,15 @@ impl Index {
         }
         let known = self.known(state, searcher, id, previous);
         let found = match known {
-            Known::New => None,
+            Known::Newer | Known::NotInFilter => None,
             Known::Maybe => self.find(searcher, id)?,
         };
+        let (Op::Put { expects, .. } | Op::Delete { expects, .. }) = op;
+        if expects.is_some() && *expects != found.map(|found| found.seq_no) {
+            let (version, seq_no) = found.map_or((0, 0), |found| (found.version, found.seq_no));
+            let outcome = Outcome { result: OpResult::Conflict, version, seq_no };
+            return Ok(Decision::Done(outcome, None));
+        }
         let seq_no = |state: &mut State| self.next_seq_no(state, searcher);
         let outcome = match (op, found) {
             (Op::Put { is_create: true, .. }, Some(found)) => {
@@ -699,7 +797,11 @@ impl Index {
             searcher.num_docs(),
         );
         metrics::ID_LOOKUPS
-            .with_label_values(&[if known == Known::New { "newer" } else { "terms" }])
+            .with_label_values(&[match known {
+                Known::Newer => "newer",
+                Known::NotInFilter => "filter",
+                Known::Maybe => "terms",
+            }])
             .inc();
         known
     }
@@ -764,16 +866,13 @@ impl Index {
         Ok(next)
     }
 
-    fn take_builder(&self) -> Builder {
+    fn take_builder(&self) -> Lent<'_> {
         let mut builders = lock(&self.builders);
         loop {
-            if let Some(builder) = builders.idle.pop() {
+            let idle = builders.idle.pop();
+            if idle.is_some() || builders.busy < BUILDERS_MAX {
                 builders.busy += 1;
-                return builder;
-            }
-            if builders.busy < BUILDERS_MAX {
-                builders.busy += 1;
-                return Builder::new();
+                return Lent { index: self, builder: idle.or_else(|| Some(Builder::new())) };
             }
             builders = self.builder_returned.wait(builders).unwrap_or_else(PoisonError::into_inner);
         }
@@ -805,10 +904,10 @@ impl Index {
             }
             *is_committing = true;
             drop(is_committing);
+            let committing = Committing(self);
             self.commit();
+            drop(committing);
             is_committing = lock(&self.is_committing);
-            *is_committing = false;
-            self.committed.notify_all();
         }
         drop(is_committing);
         batches.iter().try_for_each(|batch| batch.result())
@@ -833,7 +932,8 @@ impl Index {
             return;
         }
         let started = Instant::now();
-        let result = self.publish(&mut builders);
+        let result = catch_unwind(AssertUnwindSafe(|| self.publish(&mut builders)))
+            .unwrap_or_else(|_| Err(EsError::internal("commit panicked")));
         match result {
             Ok(()) => {
                 let mut state = lock(&self.state);
@@ -849,6 +949,7 @@ impl Index {
                 // What tantivy holds in memory is not to be trusted any more, and the commit may be on
                 // disk all the same: who asks for an id next must see what is there.
                 drop(lock(&self.writer).take());
+                self.is_synced.store(false, Ordering::Release);
                 self.close_reader();
                 for builder in &builders {
                     self.fail(&builder.batch, error.reason().to_owned());
@@ -882,6 +983,10 @@ impl Index {
         }
         // Before the documents: whoever sees a document can read it by its mapping.
         self.save_mapping()?;
+        #[cfg(test)]
+        if let Some(before) = lock(&self.before_publish).take() {
+            before();
+        }
         let mut writer = lock(&self.writer);
         if self.is_deleted.load(Ordering::Acquire) {
             return Err(EsError::no_such_index(&self.name));
@@ -901,8 +1006,17 @@ impl Index {
             }
         }
         writer.commit()?;
-        let reader = lock(&self.reader);
-        if let Some(reader) = &*reader {
+        self.reload()?;
+        self.look_for_merges();
+        Ok(())
+    }
+
+    /// Shows searches what is committed.
+    fn reload(&self) -> Result<(), EsError> {
+        // Not under the lock: who decides about documents waits for it. A reader that is opened
+        // meanwhile is opened on what is committed.
+        let reader = lock(&self.reader).clone();
+        if let Some(reader) = reader {
             reader.reload()?;
         }
         Ok(())
@@ -912,16 +1026,71 @@ impl Index {
         let options =
             IndexWriterOptions::builder().num_worker_threads(1).num_merge_threads(1).build();
         let writer: IndexWriter<Prepared> = self.tantivy.writer_with_options(options)?;
+        // Merges are started by `start_merge`, so that it is known when they end.
+        writer.set_merge_policy(Box::new(NoMergePolicy));
+        Ok(writer)
+    }
+
+    /// The segments that should be one.
+    fn to_merge(&self) -> Result<Option<Vec<SegmentId>>, EsError> {
         let mut policy = LogMergePolicy::default();
-        policy.set_min_num_segments(8);
+        policy.set_min_num_segments(MERGE_SEGMENTS_MIN);
         policy.set_max_docs_before_merge(MERGE_DOCUMENTS_MAX);
         policy.set_del_docs_ratio_before_merge(0.3);
-        writer.set_merge_policy(Box::new(policy));
-        Ok(writer)
+        let segments = self.tantivy.searchable_segment_metas()?;
+        Ok(policy.compute_merge_candidates(&segments).into_iter().next().map(|found| found.0))
+    }
+
+    fn look_for_merges(&self) {
+        let is_wanted = self.to_merge().is_ok_and(|found| found.is_some());
+        self.wants_merge.store(is_wanted, Ordering::Release);
+    }
+
+    pub fn wants_merge(&self) -> bool {
+        self.wants_merge.load(Ordering::Acquire)
+    }
+
+    /// Whether a merge is under way. Shows searches the result of one that has ended.
+    pub fn is_merging(&self) -> bool {
+        let mut merge = lock(&self.merge);
+        let Some(running) = &mut *merge else { return false };
+        let mut context = Context::from_waker(Waker::noop());
+        if Future::poll(Pin::new(running), &mut context).is_pending() {
+            return true;
+        }
+        *merge = None;
+        drop(merge);
+        self.look_for_merges();
+        if let Err(error) = self.reload() {
+            tracing::warn!(index = %self.name, error = error.reason(), "merged segments not opened");
+        }
+        false
+    }
+
+    /// Starts to merge what should be merged, unless that is being done; returns whether it did.
+    pub fn start_merge(&self) -> Result<bool, EsError> {
+        if self.is_merging() {
+            return Ok(false);
+        }
+        let mut writer = lock(&self.writer);
+        let segments = self.to_merge()?.filter(|_| !self.is_deleted.load(Ordering::Acquire));
+        self.wants_merge.store(false, Ordering::Release);
+        let Some(segments) = segments else { return Ok(false) };
+        if writer.is_none() {
+            *writer = Some(self.open_writer()?);
+        }
+        let Some(writer) = writer.as_mut() else { return Ok(false) };
+        *lock(&self.merge) = Some(writer.merge(&segments));
+        Ok(true)
     }
 
     /// Merges all segments into one.
     pub fn force_merge(&self) -> Result<(), EsError> {
+        // Segments that are being merged already cannot be merged by another.
+        let running = lock(&self.merge).take();
+        if let Some(running) = running {
+            let _ = running.wait();
+        }
         let merge = {
             let mut writer = lock(&self.writer);
             if writer.is_none() {
@@ -935,11 +1104,13 @@ impl Index {
         };
         if let Some(merge) = merge {
             merge.wait()?;
-            if let Some(reader) = &*lock(&self.reader) {
-                reader.reload()?;
-            }
+            self.reload()?;
         }
         Ok(())
+    }
+
+    pub fn segment_count(&self) -> usize {
+        self.tantivy.searchable_segment_ids().map_or(0, |segments| segments.len())
     }
 }
 
@@ -992,3 +1163,6 @@ fn tokenizers() -> tantivy::tokenizer::TokenizerManager {
         .register(analysis::STANDARD, TextAnalyzer::builder(StandardTokenizer::default()).build());
     manager
 }
+
+#[cfg(test)]
+mod tests;
