@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use elkfk_base::Tasks;
+use elkfk_base::foreign::{self, Asked};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::header::{
     ACCEPT, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue,
 };
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -28,6 +29,15 @@ const CONNECTIONS_MAX: usize = 1024;
 const RATIO_MAX: usize = 200;
 /// Also how long a connection may idle between requests; clients with pools reuse them for minutes.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long requests in hand may go on when the store is asked to stop.
+const STOP_WAIT: Duration = Duration::from_secs(3);
+/// Bytes of a body that is no bulk request's.
+const OTHER_BODY_BYTES_MAX: usize = 10 << 20;
+/// A body up to here is read without reserving memory; many more could not be connected at a time.
+const FREE_BODY_BYTES: usize = 64 << 10;
+/// Steps in which a body is unpacked and its memory is reserved.
+const UNPACK_STEP: usize = 1 << 20;
 
 /// An answer before it is framed.
 #[derive(Debug, Default)]
@@ -104,7 +114,14 @@ pub(crate) async fn serve(
                 ended = connection.as_mut() => ended,
                 () = stop.cancelled() => {
                     connection.as_mut().graceful_shutdown();
-                    connection.await
+                    // A client that sends or reads nothing is not waited for.
+                    match tokio::time::timeout(STOP_WAIT, connection).await {
+                        Ok(ended) => ended,
+                        Err(_) => {
+                            tracing::info!("connection cut, its request did not end");
+                            Ok(())
+                        }
+                    }
                 }
             };
             if let Err(error) = ended {
@@ -138,11 +155,32 @@ async fn answer(
     let media = media_type(request.headers());
     let is_head = request.method() == hyper::Method::HEAD;
     let (answer, api, pretty) = match &media {
+        _ if is_foreign(&request, &engine) => (refuse_foreign(), "bad", false),
         Err(error) => (Answer::from(error.clone()), "bad", false),
         Ok(_) => handle(engine, searches, request).await,
     };
     metrics::REQUESTS.with_label_values(&[api, status_class(answer.status)]).inc();
     Ok(frame(answer, media_name(&media), is_head, pretty))
+}
+
+/// Whether a page of another site asks.
+fn is_foreign(request: &Request<Incoming>, engine: &Engine) -> bool {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let asked = Asked {
+        only_reads: matches!(*request.method(), Method::GET | Method::HEAD),
+        host: header("host"),
+        origin: header("origin"),
+        fetch_site: header("sec-fetch-site"),
+        fetch_mode: header("sec-fetch-mode"),
+    };
+    foreign::is_foreign(engine.config.listen.ip(), &asked)
+}
+
+fn refuse_foreign() -> Answer {
+    metrics::REJECTED.with_label_values(&["foreign"]).inc();
+    let text =
+        "request of another site's page, or under a name that is not this machine's (see listen)";
+    EsError::text(403, text, true).into()
 }
 
 fn status_class(status: u16) -> &'static str {
@@ -295,50 +333,83 @@ fn too_large() -> Answer {
     Answer { status: 413, ..Answer::default() }
 }
 
-/// Reads and unpacks a body. A bulk request's memory is reserved before it is read.
+/// Memory of a body, reserved before it is filled.
+struct BodyMemory {
+    /// `None` while the body is too small to count.
+    reserved: Option<Reservation>,
+}
+
+impl BodyMemory {
+    /// Reserves until `bytes` are held.
+    fn hold(&mut self, engine: &Arc<Engine>, bytes: usize) -> Result<(), Answer> {
+        match &mut self.reserved {
+            _ if bytes <= FREE_BODY_BYTES => {}
+            Some(reserved) => reserved.grow_to(bytes as u64)?,
+            None => self.reserved = Some(engine.reserve(bytes as u64)?),
+        }
+        Ok(())
+    }
+}
+
+/// Reads and unpacks a body. Its memory is reserved before it is filled.
 async fn read_body(
     engine: &Arc<Engine>,
     mut body: Incoming,
     encoding: &str,
     is_bulk: bool,
 ) -> Result<(Bytes, Option<Reservation>), Answer> {
-    let limit = engine.config.body_bytes_max;
+    let limit = match is_bulk {
+        true => engine.config.body_bytes_max,
+        false => engine.config.body_bytes_max.min(OTHER_BODY_BYTES_MAX),
+    };
+    let wait = engine.config.body_timeout;
     let announced = body.size_hint().exact().unwrap_or(0);
     if announced > limit as u64 {
-        drain(body, limit).await;
+        drain(body, limit, wait).await;
         return Err(too_large());
     }
-    let mut reservations = None;
+    let mut memory = BodyMemory { reserved: None };
+    // At once where it is known: refusing early spares the client sending it.
     if is_bulk {
-        // Packed bodies grow; what they grow by is reserved when it is known.
-        reservations = Some(engine.reserve(announced.max(1))?);
+        memory.reserved = Some(engine.reserve(announced.max(1))?);
     }
-    let mut read = BytesMut::with_capacity(announced.min(16 << 20) as usize);
-    while let Some(part) = body.frame().await {
+    memory.hold(engine, announced as usize)?;
+    let mut read = BytesMut::with_capacity(announced as usize);
+    loop {
+        // Whoever holds memory and sends nothing would keep others out.
+        let part = match tokio::time::timeout(wait, body.frame()).await {
+            Ok(Some(part)) => part,
+            Ok(None) => break,
+            Err(_) => {
+                let reason = format!("nothing of the body came for {} s", wait.as_secs_f32());
+                return Err(EsError::new(408, "timeout_exception", reason).into());
+            }
+        };
         let part = part.map_err(|error| {
             Answer::from(EsError::new(400, "parse_exception", format!("read body: {error}")))
         })?;
         if let Ok(data) = part.into_data() {
             if read.len() + data.len() > limit {
                 drop(read);
-                drain(body, limit).await;
+                drain(body, limit, wait).await;
                 return Err(too_large());
+            }
+            if read.capacity() < read.len() + data.len() {
+                // It was not announced how much comes, so room is made in doubling steps.
+                let room = (read.len() * 2).max(read.len() + data.len());
+                memory.hold(engine, room)?;
+                read.reserve(room - read.len());
             }
             read.extend_from_slice(&data);
         }
     }
     match encoding {
-        "" | "identity" => Ok((read.freeze(), reservations)),
+        "" | "identity" => Ok((read.freeze(), memory.reserved)),
         "gzip" => {
-            let packed = read.freeze();
-            let unpacked = tokio::task::spawn_blocking(move || unpack(&packed, limit))
+            let (packed, engine) = (read.freeze(), engine.clone());
+            tokio::task::spawn_blocking(move || unpack(&engine, &packed, limit, memory))
                 .await
-                .map_err(|error| Answer::from(EsError::internal(error.to_string())))??;
-            if is_bulk {
-                drop(reservations.take());
-                reservations = Some(engine.reserve(unpacked.len() as u64)?);
-            }
-            Ok((unpacked, reservations))
+                .map_err(|error| Answer::from(EsError::internal(error.to_string())))?
         }
         other => Err(EsError::text(
             415,
@@ -351,9 +422,9 @@ async fn read_body(
 
 /// Reads and forgets what a client still sends, up to a bound: one that is cut off while it sends
 /// sees a broken connection and not the answer.
-async fn drain(mut body: Incoming, limit: usize) {
+async fn drain(mut body: Incoming, limit: usize, wait: Duration) {
     let mut read = 0;
-    while let Some(Ok(part)) = body.frame().await {
+    while let Ok(Some(Ok(part))) = tokio::time::timeout(wait, body.frame()).await {
         read += part.data_ref().map_or(0, Bytes::len);
         if read > limit.saturating_mul(10) {
             break;
@@ -361,14 +432,38 @@ async fn drain(mut body: Incoming, limit: usize) {
     }
 }
 
-fn unpack(packed: &[u8], limit: usize) -> Result<Bytes, Answer> {
+/// Unpacks a body step by step, each reserved before it is taken.
+fn unpack(
+    engine: &Arc<Engine>,
+    packed: &[u8],
+    limit: usize,
+    mut memory: BodyMemory,
+) -> Result<(Bytes, Option<Reservation>), Answer> {
     let limit = limit.min(packed.len().saturating_mul(RATIO_MAX).max(1 << 20));
-    let mut unpacked = Vec::with_capacity((packed.len() * 8).min(limit).min(16 << 20));
-    flate2::read::MultiGzDecoder::new(packed)
-        .take(limit as u64 + 1)
-        .read_to_end(&mut unpacked)
-        .map_err(|error| {
-            Answer::from(EsError::new(400, "parse_exception", format!("unpack gzip body: {error}")))
-        })?;
-    if unpacked.len() > limit { Err(too_large()) } else { Ok(unpacked.into()) }
+    let mut unpacked = Vec::new();
+    let mut reader = flate2::read::MultiGzDecoder::new(packed);
+    loop {
+        let step = UNPACK_STEP.min((packed.len() * 8).max(4096)).min(limit + 1 - unpacked.len());
+        memory.hold(engine, packed.len() + unpacked.len() + step)?;
+        // Exactly: doubling would take what was not reserved.
+        unpacked.reserve_exact(step);
+        let read =
+            reader.by_ref().take(step as u64).read_to_end(&mut unpacked).map_err(|error| {
+                Answer::from(EsError::new(
+                    400,
+                    "parse_exception",
+                    format!("unpack gzip body: {error}"),
+                ))
+            })?;
+        if unpacked.len() > limit {
+            return Err(too_large());
+        }
+        if read < step {
+            break;
+        }
+    }
+    if let Some(reserved) = &mut memory.reserved {
+        reserved.shrink_to(unpacked.len() as u64);
+    }
+    Ok((unpacked.into(), memory.reserved))
 }

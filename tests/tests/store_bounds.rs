@@ -1,7 +1,8 @@
 //! What the store refuses, and that it stays well while it does.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -65,7 +66,7 @@ fn bulk_requests_beyond_the_memory_get_429() {
     );
     // A request that is announced and never sent holds its memory.
     let mut waiting = TcpStream::connect(store.address).expect("connect");
-    let head = "POST /logs/_bulk HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\ncontent-length: 5000\r\n\r\n{";
+    let head = "POST /logs/_bulk HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ncontent-length: 5000\r\n\r\n{";
     waiting.write_all(head.as_bytes()).expect("send");
     let refused = (0..200).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(10));
@@ -147,4 +148,100 @@ fn a_search_past_its_time_answers_with_what_it_has() {
     let found = found.expect("an answer").json();
     assert_eq!(found["timed_out"], true);
     assert!(found["hits"]["total"]["value"].as_u64() < Some(20_000));
+}
+
+#[test]
+fn pages_of_other_sites_are_refused_and_programs_are_not() {
+    let store = Store::start(|_| {});
+    let doc = "{\"index\":{}}\n{\"message\":\"here\"}\n";
+    let put = call(store.address, "POST", "/logs/_bulk", &NDJSON, doc.as_bytes()).unwrap();
+    assert_eq!(put.status, 200);
+    let delete = "/logs/_delete_by_query?q=*";
+    for headers in [
+        [("origin", "https://evil.example")],
+        [("origin", "null")],
+        [("sec-fetch-site", "cross-site")],
+        [("host", "evil.example:9200")],
+    ] {
+        let answer = call(store.address, "POST", delete, &headers, b"").expect("an answer");
+        assert_eq!(answer.status, 403, "{headers:?}");
+        let answer = call(store.address, "GET", "/logs/_search", &headers, b"").expect("an answer");
+        assert_eq!(answer.status, 403, "{headers:?}");
+    }
+    let count = call(store.address, "GET", "/logs/_count", &[], b"").expect("a count").json();
+    assert_eq!(count["count"], 1);
+    for headers in [&[("host", "localhost:9200")][..], &[("origin", "http://localhost:3000")], &[]]
+    {
+        let answer = call(store.address, "GET", "/logs/_search", headers, b"").expect("an answer");
+        assert_eq!(answer.status, 200, "{headers:?}");
+    }
+}
+
+/// Sends the head of a request and the first byte of its body, and no more.
+fn stalled(store: &Store, path: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(store.address).expect("connect");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 500000\r\n\r\n{{"
+    );
+    socket.write_all(head.as_bytes()).expect("send");
+    socket
+}
+
+#[test]
+fn a_client_that_stops_sending_is_let_go() {
+    let store = Store::start(|config| {
+        config.memory_bytes = 1000;
+        config.body_timeout = Duration::from_millis(300);
+    });
+    for path in ["/logs/_bulk", "/logs/_search"] {
+        let mut socket = stalled(&store, path);
+        let mut answer = String::new();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).expect("set a timeout");
+        let _ = socket.read_to_string(&mut answer);
+        assert!(answer.starts_with("HTTP/1.1 408"), "{path}: {answer}");
+    }
+    // What they held is given back.
+    let body = format!("{{\"index\":{{}}}}\n{}\n", json!({"message": "z".repeat(3000)}));
+    let answer = call(store.address, "POST", "/logs/_bulk", &NDJSON, body.as_bytes()).unwrap();
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_client_that_stopped_sending() {
+    let store = Store::start(|_| {});
+    let _socket = stalled(&store, "/logs/_search");
+    let search = call(store.address, "GET", "/_search", &[], b"").expect("an answer");
+    assert_eq!(search.status, 200);
+    let started = std::time::Instant::now();
+    drop(store);
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+}
+
+#[test]
+fn bodies_of_every_kind_count_as_memory_before_they_are_unpacked() {
+    let store = Store::start(|config| config.memory_bytes = 200_000);
+    let held = stalled(&store, "/logs/_bulk");
+    let document = json!({"message": "m".repeat(900_000)}).to_string();
+    let gzip = [("content-type", "application/json"), ("content-encoding", "gzip")];
+    let refused = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        let packed = packed(document.as_bytes());
+        call(store.address, "PUT", "/logs/_doc/1", &gzip, &packed).expect("an answer").status == 429
+    });
+    assert!(refused, "a packed document was unpacked beyond the memory");
+    let plain = [("content-type", "application/json")];
+    let answer = call(store.address, "PUT", "/logs/_doc/1", &plain, document.as_bytes()).unwrap();
+    assert_eq!(answer.status, 429);
+    // Small ones are let in all the same.
+    let answer = call(store.address, "PUT", "/logs/_doc/2", &plain, b"{\"a\":1}").unwrap();
+    assert_eq!(answer.status, 201);
+    drop(held);
+}
+
+#[test]
+fn a_body_that_is_no_bulk_request_has_a_lower_limit() {
+    let store = Store::start(|_| {});
+    let large = " ".repeat(11 << 20);
+    let answer = call(store.address, "POST", "/_search", &[], large.as_bytes()).unwrap();
+    assert_eq!(answer.status, 413);
 }

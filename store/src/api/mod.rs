@@ -129,8 +129,9 @@ pub(crate) fn parse_json(bytes: &[u8]) -> Result<Option<Value>, EsError> {
                 return Err(EsError::new(400, "parse_exception", "request body is not JSON"));
             };
             let (line, column) = reader.line_column(error.at);
+            let shown: String = text.chars().take(500).collect();
             let message = format!(
-                "{}\n at [Source: (byte[])\"{text}\"; line: {line}, column: {column}]",
+                "{}\n at [Source: (byte[])\"{shown}\"; line: {line}, column: {column}]",
                 error.text
             );
             let (outer, inner, reason) = if error.is_end {
@@ -426,35 +427,4 @@ pub(crate) fn acknowledged() -> Answer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filter_path_keeps_what_is_named() {
-        let value =
-            json!({"took": 1, "errors": true, "items": [{"create": {"status": 201, "_id": "1"}}]});
-        let check = |filter: &str, expected: Value| {
-            assert_eq!(filter_path(value.clone(), filter), expected, "{filter}")
-        };
-        check(
-            "errors,items.*.status",
-            json!({"errors": true, "items": [{"create": {"status": 201}}]}),
-        );
-        check("items.*.error", json!({}));
-        check("-items", json!({"took": 1, "errors": true}));
-        check("**._id", json!({"items": [{"create": {"_id": "1"}}]}));
-        check("t*", json!({"took": 1}));
-    }
-
-    #[test]
-    fn paths_and_parameters_are_decoded() {
-        let uri: Uri =
-            "/a%2Fb/_search?q=x%3Ay+z&pretty&filter_path=items.%2A.error".parse().unwrap();
-        let call = Call::new(&Method::GET, &uri).unwrap();
-        assert_eq!(call.parts, ["a/b", "_search"]);
-        assert_eq!(call.parameter("q"), Some("x:y z"));
-        assert_eq!(call.parameter("filter_path"), Some("items.*.error"));
-        assert!(call.is_pretty());
-        assert!(Call::new(&Method::GET, &"/%zz".parse().unwrap()).is_err());
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use elkfk_base::units::parse_duration;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::analysis;
 use crate::api::{Call, parse_json};
 use crate::dates;
 use crate::engine::{Engine, Options};
-use crate::error::EsError;
+use crate::error::{EsError, check_answer};
 use crate::http::Answer;
 use crate::search::request::{self, Request, SortSpec, Track};
 use crate::search::{Found, View, dsl, execute, fetch};
@@ -110,6 +110,7 @@ fn render(
             request,
             now_ms,
         )?);
+        check_answer(out.len())?;
     }
     out.push_str("]}");
     if !found.aggregations.is_null() {
@@ -127,7 +128,9 @@ pub(super) fn msearch(
     call: &Call,
     default_index: &str,
 ) -> Result<Answer, EsError> {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
+    // One for all: they hold one place among the searches.
+    let deadline = started + engine.config.search_timeout;
     let text = std::str::from_utf8(&call.body)
         .map_err(|_| EsError::new(400, "parse_exception", "request body is not UTF-8"))?;
     if text.is_empty() {
@@ -152,7 +155,8 @@ pub(super) fn msearch(
         if count > 1 {
             out.push(',');
         }
-        match one_of_many(engine, header, body, default_index) {
+        check_answer(out.len())?;
+        match one_of_many(engine, header, body, default_index, deadline) {
             Ok(answer) => out.push_str(&answer),
             Err(error) => out.push_str(&error.body().to_string()),
         }
@@ -166,6 +170,7 @@ fn one_of_many(
     header: &str,
     body: &str,
     default_index: &str,
+    deadline: Instant,
 ) -> Result<String, EsError> {
     let header = parse_json(header.as_bytes())?.unwrap_or(Value::Null);
     let index = match header.get("index").or(header.get("indices")) {
@@ -180,7 +185,9 @@ fn one_of_many(
         takes_closed: false,
     };
     let json = parse_json(body.as_bytes())?.unwrap_or(Value::Null);
-    let request = request::parse(&json, body)?;
+    let mut request = request::parse(&json, body)?;
+    let left = deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
+    request.timeout_ms = Some(request.timeout_ms.map_or(left, |timeout| timeout.min(left)));
     let views = open(engine, &index, options)?;
     check(&request, &views, &index)?;
     let found = execute(engine, &views, &request)?;
@@ -207,6 +214,10 @@ pub(super) fn count(engine: &Arc<Engine>, call: &Call, index: &str) -> Result<An
     (request.size, request.from, request.track) = (0, 0, Track::All);
     let views = open(engine, index, call.options())?;
     let found = execute(engine, &views, &request)?;
+    // There is no place in the answer to say that it is a part.
+    if found.is_timed_out {
+        return Err(EsError::new(504, "search_timeout_exception", "Time exceeded"));
+    }
     let shards =
         json!({"total": found.shards, "successful": found.shards, "skipped": 0, "failed": 0});
     Ok(Answer::json(200, &json!({"count": found.total, "_shards": shards})))
