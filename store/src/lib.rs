@@ -10,6 +10,8 @@ pub mod cluster;
 pub mod dates;
 pub mod engine;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 pub mod index;
 pub mod json;

@@ -111,6 +111,14 @@ pub(super) fn bulk(
     Ok(respond(call, &items, started))
 }
 
+/// Where the documents of a body stand in it.
+pub(crate) fn sources(
+    body: &Arc<String>,
+    call: &Call,
+) -> Result<Vec<std::ops::Range<usize>>, EsError> {
+    Ok(read_items(body, Some("logs"), call)?.into_iter().map(|item| item.source).collect())
+}
+
 /// Items of one request; each takes some hundred bytes besides its document, and more if it fails.
 const ITEMS_MAX: usize = 100_000;
 

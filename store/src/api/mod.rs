@@ -1,7 +1,7 @@
 //! Elasticsearch's REST API: from method and path to the file that answers.
 
 mod alias;
-mod bulk;
+pub(crate) mod bulk;
 mod cat;
 mod cluster;
 mod document;
