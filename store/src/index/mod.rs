@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -949,8 +949,10 @@ impl Index {
                 // What tantivy holds in memory is not to be trusted any more, and the commit may be on
                 // disk all the same: who asks for an id next must see what is there.
                 drop(lock(&self.writer).take());
+                let mut reader = lock(&self.reader);
                 self.is_synced.store(false, Ordering::Release);
-                self.close_reader();
+                *reader = None;
+                drop(reader);
                 for builder in &builders {
                     self.fail(&builder.batch, error.reason().to_owned());
                 }
@@ -1072,7 +1074,12 @@ impl Index {
         if self.is_merging() {
             return Ok(false);
         }
-        let mut writer = lock(&self.writer);
+        // Not waited for: a commit holds it, and whoever comes here has an answer to give.
+        let mut writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+        };
         let segments = self.to_merge()?.filter(|_| !self.is_deleted.load(Ordering::Acquire));
         self.wants_merge.store(false, Ordering::Release);
         let Some(segments) = segments else { return Ok(false) };
