@@ -369,11 +369,18 @@ async fn read_body(
         return Err(too_large());
     }
     let mut memory = BodyMemory { reserved: None };
-    // At once where it is known: refusing early spares the client sending it.
-    if is_bulk {
-        memory.reserved = Some(engine.reserve(announced.max(1))?);
+    // At once where it is known, so that what cannot be held is not begun.
+    let reserved = match is_bulk {
+        true => engine
+            .reserve(announced.max(1))
+            .map(|reserved| memory.reserved = Some(reserved))
+            .map_err(Answer::from),
+        false => memory.hold(engine, announced as usize),
+    };
+    if let Err(refusal) = reserved {
+        drain(body, limit, wait).await;
+        return Err(refusal);
     }
-    memory.hold(engine, announced as usize)?;
     let mut read = BytesMut::with_capacity(announced as usize);
     loop {
         // Whoever holds memory and sends nothing would keep others out.
@@ -397,7 +404,11 @@ async fn read_body(
             if read.capacity() < read.len() + data.len() {
                 // It was not announced how much comes, so room is made in doubling steps.
                 let room = (read.len() * 2).max(read.len() + data.len());
-                memory.hold(engine, room)?;
+                if let Err(refusal) = memory.hold(engine, room) {
+                    drop((read, memory));
+                    drain(body, limit, wait).await;
+                    return Err(refusal);
+                }
                 read.reserve(room - read.len());
             }
             read.extend_from_slice(&data);
