@@ -6,34 +6,32 @@
 //! `meta.json`. Nobody indexes while holding a lock, and nobody is answered before that rename is
 //! on disk.
 
+mod builder;
 pub mod directory;
 pub mod document;
 pub mod ids;
+mod merge;
 pub mod parse;
 mod replaced;
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::task::{Context, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use elkfk_base::durable;
 use serde_json::{Map, Value, json};
 use tantivy::directory::MmapDirectory;
-use tantivy::index::{IndexSettings, SegmentId, SegmentMeta};
-use tantivy::indexer::{
-    AddOperation, IndexWriterOptions, LogMergePolicy, MergePolicy, NoMergePolicy, SegmentWriter,
-};
+use tantivy::index::{IndexSettings, SegmentMeta};
+use tantivy::indexer::{IndexWriterOptions, NoMergePolicy};
 use tantivy::schema::IndexRecordOption;
 use tantivy::store::Compressor;
 use tantivy::tokenizer::TextAnalyzer;
 use tantivy::{
-    DocAddress, DocSet, FutureResult, IndexReader, IndexWriter, ReloadPolicy, Searcher, Segment,
-    TERMINATED, Term,
+    DocAddress, DocSet, FutureResult, IndexReader, IndexWriter, ReloadPolicy, Searcher, TERMINATED,
+    Term,
 };
 
 use crate::analysis::{self, StandardTokenizer};
@@ -41,27 +39,17 @@ use crate::error::EsError;
 use crate::mapping::Mapping;
 use crate::metrics;
 
+use builder::{BUILDERS_MAX, Batch, Builder, Builders, COMMITTED, FAILED, Lent};
 use directory::DurableDirectory;
 use document::{Fields, Prepared};
 use ids::{Known, Ledger};
 use parse::SharedMapping;
 use replaced::Replaced;
 
-/// Memory of a builder at which it becomes a segment before its commit.
-const BUILDER_BYTES_MAX: usize = 24 << 20;
-/// Documents, and bytes of them, between two looks at a builder's memory: looking walks every field.
-const WEIGHED_EVERY: u32 = 256;
-const WEIGHED_EVERY_BYTES: usize = 4 << 20;
-/// Builders of one index at a time; more would only make smaller segments.
-const BUILDERS_MAX: usize = 2;
 /// How long a commit waits for requests that are adding their documents, to take them along.
 const GROUP_WAIT: Duration = Duration::from_millis(150);
 /// Deleted ids whose version goes on if they come back.
 const TOMBSTONES_MAX: usize = 10_000;
-/// Segments of about one size that are merged.
-const MERGE_SEGMENTS_MIN: usize = 8;
-/// Segments beyond this many documents are left alone by merges.
-const MERGE_DOCUMENTS_MAX: usize = 5_000_000;
 
 /// What an index is besides its documents; `index.json` in its directory.
 #[derive(Debug, Clone)]
@@ -141,134 +129,6 @@ pub enum OpResult {
     Conflict,
 }
 
-/// The documents that become durable together.
-#[derive(Debug)]
-pub struct Batch {
-    state: AtomicU8,
-    error: Mutex<Option<String>>,
-}
-
-const OPEN: u8 = 0;
-const COMMITTED: u8 = 1;
-const FAILED: u8 = 2;
-
-impl Batch {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { state: AtomicU8::new(OPEN), error: Mutex::new(None) })
-    }
-
-    fn is_done(&self) -> bool {
-        self.state.load(Ordering::Acquire) != OPEN
-    }
-
-    fn result(&self) -> Result<(), EsError> {
-        match self.state.load(Ordering::Acquire) {
-            FAILED => {
-                let error = lock(&self.error).clone().unwrap_or_default();
-                Err(EsError::new(
-                    503,
-                    "process_cluster_event_timeout_exception",
-                    format!("commit failed: {error}"),
-                ))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// A segment in the making.
-struct Builder {
-    /// `None` until the first document.
-    writer: Option<(Segment, SegmentWriter)>,
-    sealed: Vec<SegmentMeta>,
-    /// Ids that were replaced or deleted, and the sequence number that did it.
-    deletes: Vec<(Term, u64)>,
-    /// Documents and bytes added since its memory was last looked at.
-    unweighed: (u32, usize),
-    batch: Arc<Batch>,
-}
-
-impl Builder {
-    fn new() -> Self {
-        Self {
-            writer: None,
-            sealed: Vec::new(),
-            deletes: Vec::new(),
-            unweighed: (0, 0),
-            batch: Batch::new(),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.writer.is_none() && self.sealed.is_empty() && self.deletes.is_empty()
-    }
-
-    fn add(
-        &mut self,
-        index: &tantivy::Index,
-        document: Prepared,
-        bytes: usize,
-    ) -> tantivy::Result<()> {
-        if self.writer.is_none() {
-            let segment = index.new_segment();
-            let writer =
-                SegmentWriter::for_segment((bytes * 3).clamp(1 << 20, 15 << 20), segment.clone())?;
-            self.writer = Some((segment, writer));
-        }
-        let Some((_, writer)) = &mut self.writer else { return Ok(()) };
-        let size = document.source().len() + document.size();
-        writer.add_document(AddOperation { opstamp: 0, document })?;
-        self.unweighed = (self.unweighed.0 + 1, self.unweighed.1 + size);
-        if self.unweighed.0 >= WEIGHED_EVERY || self.unweighed.1 >= WEIGHED_EVERY_BYTES {
-            self.unweighed = (0, 0);
-            if writer.mem_usage() > BUILDER_BYTES_MAX {
-                self.seal()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes what it holds as a segment, which nobody sees before the commit.
-    fn seal(&mut self) -> tantivy::Result<()> {
-        let Some((segment, writer)) = self.writer.take() else { return Ok(()) };
-        let documents = writer.max_doc();
-        writer.finalize()?;
-        let segment = segment.with_max_doc(documents);
-        segment.meta().untrack_temp_docstore();
-        self.sealed.push(segment.meta().clone());
-        Ok(())
-    }
-}
-
-/// A builder in use. Whatever becomes of who uses it, its place is given back; where that was a
-/// panic, the documents in it are failed, so that nobody waits for a commit that cannot come.
-struct Lent<'a> {
-    index: &'a Index,
-    builder: Option<Builder>,
-}
-
-impl Lent<'_> {
-    fn give_back(mut self) {
-        if let Some(builder) = self.builder.take() {
-            self.index.return_builder(builder);
-        }
-    }
-
-    /// Gives back an empty one: a segment that failed half-way cannot be used.
-    fn fail(&mut self, reason: String) {
-        if let Some(builder) = self.builder.take() {
-            self.index.fail(&builder.batch, reason);
-            self.index.return_builder(Builder::new());
-        }
-    }
-}
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        self.fail("indexing panicked".into());
-    }
-}
-
 /// Whoever commits; the next may when it is dropped.
 struct Committing<'a>(&'a Index);
 
@@ -277,12 +137,6 @@ impl Drop for Committing<'_> {
         *lock(&self.0.is_committing) = false;
         self.0.committed.notify_all();
     }
-}
-
-#[derive(Default)]
-struct Builders {
-    idle: Vec<Builder>,
-    busy: usize,
 }
 
 /// An id whose document is not committed yet.
@@ -1031,93 +885,6 @@ impl Index {
         // Merges are started by `start_merge`, so that it is known when they end.
         writer.set_merge_policy(Box::new(NoMergePolicy));
         Ok(writer)
-    }
-
-    /// The segments that should be one.
-    fn to_merge(&self) -> Result<Option<Vec<SegmentId>>, EsError> {
-        let mut policy = LogMergePolicy::default();
-        policy.set_min_num_segments(MERGE_SEGMENTS_MIN);
-        policy.set_max_docs_before_merge(MERGE_DOCUMENTS_MAX);
-        policy.set_del_docs_ratio_before_merge(0.3);
-        let segments = self.tantivy.searchable_segment_metas()?;
-        Ok(policy.compute_merge_candidates(&segments).into_iter().next().map(|found| found.0))
-    }
-
-    fn look_for_merges(&self) {
-        let is_wanted = self.to_merge().is_ok_and(|found| found.is_some());
-        self.wants_merge.store(is_wanted, Ordering::Release);
-    }
-
-    pub fn wants_merge(&self) -> bool {
-        self.wants_merge.load(Ordering::Acquire)
-    }
-
-    /// Whether a merge is under way. Shows searches the result of one that has ended.
-    pub fn is_merging(&self) -> bool {
-        let mut merge = lock(&self.merge);
-        let Some(running) = &mut *merge else { return false };
-        let mut context = Context::from_waker(Waker::noop());
-        if Future::poll(Pin::new(running), &mut context).is_pending() {
-            return true;
-        }
-        *merge = None;
-        drop(merge);
-        self.look_for_merges();
-        if let Err(error) = self.reload() {
-            tracing::warn!(index = %self.name, error = error.reason(), "merged segments not opened");
-        }
-        false
-    }
-
-    /// Starts to merge what should be merged, unless that is being done; returns whether it did.
-    pub fn start_merge(&self) -> Result<bool, EsError> {
-        if self.is_merging() {
-            return Ok(false);
-        }
-        // Not waited for: a commit holds it, and whoever comes here has an answer to give.
-        let mut writer = match self.writer.try_lock() {
-            Ok(writer) => writer,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Ok(false),
-        };
-        let segments = self.to_merge()?.filter(|_| !self.is_deleted.load(Ordering::Acquire));
-        self.wants_merge.store(false, Ordering::Release);
-        let Some(segments) = segments else { return Ok(false) };
-        if writer.is_none() {
-            *writer = Some(self.open_writer()?);
-        }
-        let Some(writer) = writer.as_mut() else { return Ok(false) };
-        *lock(&self.merge) = Some(writer.merge(&segments));
-        Ok(true)
-    }
-
-    /// Merges all segments into one.
-    pub fn force_merge(&self) -> Result<(), EsError> {
-        // Segments that are being merged already cannot be merged by another.
-        let running = lock(&self.merge).take();
-        if let Some(running) = running {
-            let _ = running.wait();
-        }
-        let merge = {
-            let mut writer = lock(&self.writer);
-            if writer.is_none() {
-                *writer = Some(self.open_writer()?);
-            }
-            let segments = self.tantivy.searchable_segment_ids()?;
-            match writer.as_mut() {
-                Some(writer) if segments.len() > 1 => Some(writer.merge(&segments)),
-                _ => None,
-            }
-        };
-        if let Some(merge) = merge {
-            merge.wait()?;
-            self.reload()?;
-        }
-        Ok(())
-    }
-
-    pub fn segment_count(&self) -> usize {
-        self.tantivy.searchable_segment_ids().map_or(0, |segments| segments.len())
     }
 }
 

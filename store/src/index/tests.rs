@@ -4,6 +4,7 @@ use std::sync::mpsc;
 
 use elkfk_wire::source_id::{Generation, SourceId};
 
+use super::builder::{BUILDER_BYTES_MAX, WEIGHED_EVERY_BYTES};
 use super::*;
 
 struct Fixture {
