@@ -32,6 +32,9 @@ pub struct BulkOptions {
     pub retry: Backoff,
     /// Waits of a lane whose index refuses writes.
     pub blocked: Backoff,
+    /// What waits for an index that has refused writes for this long becomes dead letters, so that
+    /// the others get on. `None`: it waits for ever.
+    pub lane_patience: Option<Duration>,
     /// How many nodes there are to choose from.
     pub nodes: usize,
     /// Seed of the jitter.
@@ -47,6 +50,7 @@ impl Default for BulkOptions {
             concurrency_max: 16,
             retry: Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(30) },
             blocked: Backoff { first: Duration::from_secs(30), longest: Duration::from_secs(300) },
+            lane_patience: None,
             nodes: 1,
             seed: 0,
         }
@@ -141,6 +145,8 @@ struct Lane {
     waiting_bytes: usize,
     /// When the oldest of `waiting` came. Meaningless while that is empty.
     oldest: Instant,
+    /// Halves of refused requests, each to be sent as it is: joined they would be refused again.
+    apart: VecDeque<Vec<Slice>>,
     /// Put off until their time; keys are unique by their second part.
     put_off: BTreeMap<(Instant, u64), Slice>,
     last_put_off: u64,
@@ -149,6 +155,7 @@ struct Lane {
     overload: Breaker,
     /// Open while the index refuses writes.
     blocked: Breaker,
+    blocked_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -166,6 +173,14 @@ struct Sent {
     slices: Vec<Slice>,
     documents: usize,
     body_bytes: usize,
+    /// A half of a refused request: not to be joined with others.
+    is_apart: bool,
+}
+
+/// The documents of one request, as a lane hands them out.
+struct Taken {
+    slices: Vec<Slice>,
+    is_apart: bool,
 }
 
 /// Below this a 413 no longer lowers the size of later requests.
@@ -206,14 +221,15 @@ impl Bulk {
 
     /// When to step with [`Input::Tick`] if nothing else comes before.
     pub fn next_wake(&self) -> Option<Instant> {
-        let node = self.nodes.iter().filter_map(|node| node.breaker.due()).min();
-        let lane = self.lanes.values().filter_map(|lane| lane.next_wake(&self.options)).min();
-        // A lane that is due waits for a node, and the other way round.
-        match (lane, node) {
-            (Some(lane), Some(node)) if self.is_away() => Some(lane.max(node)),
-            (lane, None) => lane,
-            (lane, Some(node)) => Some(lane.map_or(node, |lane| lane.min(node))),
+        let lane = self.lanes.values().filter_map(|lane| lane.next_wake(&self.options)).min()?;
+        let takes_more = |node: &Node| node.breaker.is_closed() && node.concurrency.has_room();
+        if self.nodes.iter().any(takes_more) {
+            return Some(lane);
         }
+        // Where all are full, away or being probed, a lane that is due cannot be served: to wake for
+        // it would be to wake for nothing, again and again. An answer wakes, or the next probe's time.
+        let probe = self.nodes.iter().filter_map(|node| node.breaker.due()).min()?;
+        Some(lane.max(probe))
     }
 
     /// Nothing waits and nothing is under way.
@@ -345,6 +361,10 @@ impl Bulk {
             None if retried > 0 => LaneAnswer::PartlyOverloaded,
             None => LaneAnswer::Good,
         };
+        let blocked = match &answer {
+            LaneAnswer::Blocked(reason) => Some(reason.clone()),
+            _ => None,
+        };
         self.on_lane_answered(now, &sent, answer, outputs);
 
         let mut verdicts = verdicts.into_iter();
@@ -370,6 +390,31 @@ impl Bulk {
                         }
                     }
                 }
+            }
+        }
+        if let Some(reason) = blocked {
+            self.give_up_on_blocked(now, &sent.index, &reason, outputs);
+        }
+    }
+
+    /// Judged with each refusal, so at the lane's own waits.
+    fn give_up_on_blocked(
+        &mut self,
+        now: Instant,
+        index: &Arc<str>,
+        reason: &str,
+        outputs: &mut Vec<Output>,
+    ) {
+        let Some(patience) = self.options.lane_patience else { return };
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        let is_over = |since| now.saturating_duration_since(since) >= patience;
+        if !lane.blocked_since.is_some_and(is_over) {
+            return;
+        }
+        for slice in lane.take_all() {
+            for at in 0..slice.len() {
+                let (slice, reason) = (slice.part(at..at + 1), reason.to_owned());
+                outputs.push(Output::DeadLetter { slice, reason, field: None });
             }
         }
     }
@@ -423,12 +468,16 @@ impl Bulk {
 
     fn send_again(&mut self, now: Instant, sent: Sent) {
         let lane = self.lane(&sent.index, now);
+        if sent.is_apart {
+            return lane.apart.push_front(sent.slices);
+        }
         for slice in sent.slices.into_iter().rev() {
             lane.wait_in_front(now, slice);
         }
     }
 
-    /// The documents of a refused request in two requests; what was refused alone is dead.
+    /// The documents of a refused request in two requests, which wait for their turn as others do;
+    /// what was refused alone is dead.
     fn halve(&mut self, now: Instant, sent: Sent, reason: &str, outputs: &mut Vec<Output>) {
         if sent.documents == 1 {
             let slice = sent.slices.into_iter().next().expect("a request is never empty");
@@ -452,8 +501,9 @@ impl Bulk {
                 }
             }
         }
-        for half in [first, second] {
-            self.send(now, sent.node, sent.index.clone(), half, outputs);
+        let lane = self.lane(&sent.index, now);
+        for half in [second, first] {
+            lane.apart.push_front(half);
         }
     }
 
@@ -529,12 +579,14 @@ impl Bulk {
         }
         match answer {
             LaneAnswer::Blocked(reason) => {
+                lane.blocked_since.get_or_insert(now);
                 if lane.blocked.on_failure(now, chance) {
                     let index = sent.index.clone();
                     outputs.push(Output::Notice(Notice::LaneBlocked { index, reason }));
                 }
             }
             LaneAnswer::Good => {
+                lane.blocked_since = None;
                 if lane.blocked.on_success() {
                     let index = sent.index.clone();
                     outputs.push(Output::Notice(Notice::LaneOpen { index }));
@@ -558,11 +610,11 @@ impl Bulk {
             for index in due {
                 let Some(node) = self.free_node(now) else { return };
                 let target = self.target_bytes;
-                let Some(slices) = self.lanes.get_mut(&index).map(|lane| lane.take(now, target))
+                let Some(taken) = self.lanes.get_mut(&index).map(|lane| lane.take(now, target))
                 else {
                     continue;
                 };
-                self.send(now, node, index, slices, outputs);
+                self.send(now, node, index, taken, outputs);
                 sent_any = true;
             }
             if !sent_any {
@@ -576,7 +628,7 @@ impl Bulk {
         now: Instant,
         node: usize,
         index: Arc<str>,
-        slices: Vec<Slice>,
+        Taken { slices, is_apart }: Taken,
         outputs: &mut Vec<Output>,
     ) {
         if slices.is_empty() {
@@ -592,7 +644,9 @@ impl Bulk {
         let id = self.last_request;
         let body_bytes = slices.iter().map(Slice::body_bytes).sum();
         let documents = slices.iter().map(Slice::len).sum();
-        let sent = Sent { index, node, at: now, slices: slices.clone(), documents, body_bytes };
+        let slices_sent = slices.clone();
+        let sent =
+            Sent { index, node, at: now, slices: slices_sent, documents, body_bytes, is_apart };
         self.sent.insert(id, sent);
         outputs.push(Output::Send(Request { id, node, slices, body_bytes }));
     }
@@ -648,11 +702,13 @@ impl Lane {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             oldest: now,
+            apart: VecDeque::new(),
             put_off: BTreeMap::new(),
             last_put_off: 0,
             concurrency: Concurrency::new(options.concurrency_max),
             overload: Breaker::new(options.retry),
             blocked: Breaker::new(options.blocked),
+            blocked_since: None,
         }
     }
 
@@ -673,7 +729,10 @@ impl Lane {
     }
 
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.put_off.is_empty() && self.concurrency.in_flight() == 0
+        self.waiting.is_empty()
+            && self.apart.is_empty()
+            && self.put_off.is_empty()
+            && self.concurrency.in_flight() == 0
     }
 
     fn has_put_off_due(&self, now: Instant) -> bool {
@@ -681,7 +740,8 @@ impl Lane {
     }
 
     fn is_due(&self, now: Instant, target_bytes: usize, options: &BulkOptions) -> bool {
-        let has_work = self.has_put_off_due(now)
+        let has_work = !self.apart.is_empty()
+            || self.has_put_off_due(now)
             || (!self.waiting.is_empty()
                 && (self.concurrency.in_flight() == 0
                     || self.waiting_bytes >= target_bytes
@@ -693,7 +753,11 @@ impl Lane {
     }
 
     fn next_wake(&self, options: &BulkOptions) -> Option<Instant> {
-        let waiting = (!self.waiting.is_empty()).then(|| self.oldest + options.linger);
+        let waiting = match (self.apart.is_empty(), self.waiting.is_empty()) {
+            (false, _) => Some(self.oldest),
+            (true, false) => Some(self.oldest + options.linger),
+            (true, true) => None,
+        };
         let put_off = self.put_off.first_key_value().map(|((due, _), _)| *due);
         let due = match (waiting, put_off) {
             (Some(waiting), Some(put_off)) => waiting.min(put_off),
@@ -711,8 +775,12 @@ impl Lane {
         Some(open.map_or(due, |open| open.max(due)))
     }
 
-    /// Documents for one request: those put off that are due, then those that wait.
-    fn take(&mut self, now: Instant, target_bytes: usize) -> Vec<Slice> {
+    /// Documents for one request: half of a refused one, or those put off that are due, then those
+    /// that wait.
+    fn take(&mut self, now: Instant, target_bytes: usize) -> Taken {
+        if let Some(slices) = self.apart.pop_front() {
+            return Taken { slices, is_apart: true };
+        }
         let (mut taken, mut bytes) = (Vec::new(), 0);
         while bytes < target_bytes
             && let Some(entry) = self.put_off.first_entry()
@@ -746,6 +814,17 @@ impl Lane {
             }
         }
         self.oldest = now;
-        taken
+        Taken { slices: taken, is_apart: false }
+    }
+
+    /// Everything that is not under way.
+    fn take_all(&mut self) -> Vec<Slice> {
+        self.waiting_bytes = 0;
+        let apart = self.apart.drain(..).flatten();
+        let put_off = std::mem::take(&mut self.put_off).into_values();
+        apart.chain(put_off).chain(self.waiting.drain(..)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
