@@ -8,6 +8,7 @@
 mod field;
 mod json_in;
 mod json_out;
+mod key_index;
 mod scan;
 mod template;
 mod timestamp;
@@ -17,6 +18,7 @@ use std::borrow::Cow;
 
 pub use field::{FieldRef, FieldRefError};
 pub use json_in::JsonError;
+pub(crate) use key_index::KeyIndex;
 pub use template::{DateFormat, Template, TemplateError};
 pub(crate) use template::{MONTHS, WEEKDAYS, pattern_runs};
 pub use timestamp::{Civil, Timestamp, civil_from_days, days_from_civil, days_in_month};

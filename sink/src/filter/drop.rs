@@ -26,3 +26,32 @@ impl Filter for Drop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Timestamp;
+    use crate::pipeline::{Outcome, Pipeline};
+
+    /// How many of a thousand events are dropped.
+    fn dropped(filters: &str) -> usize {
+        let text = format!("filter {{ {filters} }}");
+        let pipeline = Pipeline::parse("a.conf", &text, &|_| None).unwrap();
+        let mut context = Context::default();
+        let mut is_dropped = |n: usize| {
+            let event = Event::from_message(&format!("{n}"), Timestamp::default());
+            matches!(pipeline.filter(event, &mut context), Outcome::Drop)
+        };
+        (0..1000).filter(|n| is_dropped(*n)).count()
+    }
+
+    #[test]
+    fn events_are_dropped_all_or_by_their_share() {
+        assert_eq!(dropped("drop {}"), 1000);
+        assert_eq!(dropped("drop { percentage => 0 }"), 0);
+        assert_eq!(dropped("if [message] == \"7\" { drop {} }"), 1);
+        // Ten standard deviations to both sides.
+        let half = dropped("drop { percentage => 50 }");
+        assert!((342..658).contains(&half), "{half} of 1000");
+    }
+}

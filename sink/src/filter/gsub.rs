@@ -3,7 +3,7 @@
 
 use super::{
     Context,
-    regex::{CaptureName, Pattern, Scratch, UNSET},
+    regex::{CaptureName, Exhausted, Pattern, Scratch, UNSET},
 };
 use crate::{
     config::{Located, Options},
@@ -45,7 +45,16 @@ impl Gsub {
     }
 
     /// The text with every match replaced; itself where there is none.
-    pub(crate) fn apply(&self, event: &mut Event, span: Span, context: &mut Context) -> Span {
+    ///
+    /// # Errors
+    /// The expression takes too long on this text, which then stays as it is: half of it replaced
+    /// would be worse where secrets are masked.
+    pub(crate) fn apply(
+        &self,
+        event: &mut Event,
+        span: Span,
+        context: &mut Context,
+    ) -> Result<Span, Exhausted> {
         let computed;
         let pattern = match &self.needle {
             Needle::Fixed(pattern) => pattern,
@@ -54,16 +63,16 @@ impl Gsub {
                     computed = pattern;
                     &computed
                 }
-                Err(_) => return span,
+                Err(_) => return Ok(span),
             },
         };
         let text = event.str_at(span);
-        if !pattern.is_match(text) {
-            return span;
+        if pattern.find_at(text, 0, &mut context.machine)?.is_none() {
+            return Ok(span);
         }
         let replacement = self.replacement.to_text(event);
-        let replaced = replace_all(pattern, text, &replacement, &mut context.machine);
-        event.push_text(&replaced)
+        let replaced = replace_all(pattern, text, &replacement, &mut context.machine)?;
+        Ok(event.push_text(&replaced))
     }
 }
 
@@ -73,11 +82,11 @@ pub(crate) fn replace_all(
     text: &str,
     replacement: &str,
     scratch: &mut Scratch,
-) -> String {
+) -> Result<String, Exhausted> {
     let mut out = String::with_capacity(text.len());
     let (mut copied, mut at) = (0, 0);
     while at <= text.len() {
-        let Some((start, end)) = pattern.find_at(text, at, scratch) else { break };
+        let Some((start, end)) = pattern.find_at(text, at, scratch)? else { break };
         out.push_str(&text[copied..start]);
         expand(pattern, text, (start, end), replacement, scratch, &mut out);
         copied = end;
@@ -89,7 +98,7 @@ pub(crate) fn replace_all(
         };
     }
     out.push_str(&text[copied..]);
-    out
+    Ok(out)
 }
 
 fn expand(

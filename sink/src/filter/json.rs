@@ -6,7 +6,7 @@
 use super::{Context, Filter, Verdict, tag_all};
 use crate::{
     config::Options,
-    event::{Datum, Event, FieldRef, ROOT, TIMESTAMP, Timestamp},
+    event::{Datum, Event, FieldRef, KeyIndex, ROOT, TIMESTAMP, Timestamp},
 };
 
 #[derive(Debug)]
@@ -37,6 +37,7 @@ impl Json {
     /// Puts the fields of an object at the top of the event.
     fn spread(&self, event: &mut Event, parsed: Datum, context: &Context) -> bool {
         let Datum::Object(list) = parsed else { return false };
+        let mut fields = KeyIndex::new(ROOT);
         let mut at = list.first;
         while at != 0 {
             let node = event.nodes[at as usize];
@@ -51,15 +52,12 @@ impl Json {
                         return false;
                     }
                 }
-                (_, datum) => {
-                    let held = event.child_by_key(ROOT, node.key);
-                    match held {
-                        Some(id) => event.nodes[id as usize].datum = datum,
-                        None => {
-                            event.append(ROOT, node.key, datum);
-                        }
+                (_, datum) => match fields.find(event, node.key) {
+                    Some(id) => event.nodes[id as usize].datum = datum,
+                    None => {
+                        event.append(ROOT, node.key, datum);
                     }
-                }
+                },
             }
         }
         true

@@ -8,12 +8,12 @@ use super::{
     Context, Filter, Verdict,
     gsub::replace_all,
     mutate::Case,
-    regex::{Pattern, UNSET},
+    regex::{Exhausted, Pattern, UNSET},
     render, tag_all,
 };
 use crate::{
     config::Options,
-    event::{Datum, Event, FieldRef, List, NodeId, ROOT, Span, Template},
+    event::{Datum, Event, FieldRef, KeyIndex, List, NodeId, ROOT, Span, Template},
 };
 
 #[derive(Debug)]
@@ -37,6 +37,7 @@ pub(crate) struct Kv {
     allows_empty: bool,
     is_recursive: bool,
     tags_on_failure: Vec<String>,
+    tag_on_timeout: String,
 }
 
 /// A value within a value is looked into this often under `recursive`.
@@ -127,7 +128,7 @@ impl Kv {
                     .extend(options.template_of(&text).map(|text| (key.value.clone(), text)));
             }
         }
-        options.ignored(&["timeout_millis", "tag_on_timeout", "ecs_compatibility"]);
+        options.ignored(&["timeout_millis", "ecs_compatibility"]);
         let tags = options.list("tag_on_failure");
         Some(Self {
             source: if options.has("source") {
@@ -156,6 +157,9 @@ impl Kv {
             } else {
                 vec!["_kv_filter_error".to_owned()]
             },
+            tag_on_timeout: options
+                .text("tag_on_timeout")
+                .unwrap_or_else(|| "_kv_filter_timeout".to_owned()),
         })
     }
 
@@ -167,16 +171,17 @@ impl Kv {
         into: NodeId,
         depth: usize,
         context: &mut Context,
-    ) {
-        if !self.splitter.is_match(event.str_at(text)) {
-            return;
+    ) -> Result<(), Exhausted> {
+        if self.splitter.find_at(event.str_at(text), 0, &mut context.machine)?.is_none() {
+            return Ok(());
         }
         let include = rendered(&self.include_keys, event);
         let exclude = rendered(&self.exclude_keys, event);
         let prefix = render(&self.prefix, event);
         let mut at = 0;
+        let mut pairs = KeyIndex::new(into);
         while let Some((start, end)) =
-            self.scan.find_at(event.str_at(text), at, &mut context.machine)
+            self.scan.find_at(event.str_at(text), at, &mut context.machine)?
         {
             let slots = &context.machine.slots;
             let pair = |capture: usize| {
@@ -196,7 +201,7 @@ impl Kv {
                 [&self.trim_key, &self.remove_char_key],
                 self.transform_key,
                 context,
-            );
+            )?;
             let name = event.str_at(key);
             if (!include.is_empty() && !include.iter().any(|held| held == name))
                 || exclude.iter().any(|held| held == name)
@@ -215,9 +220,11 @@ impl Kv {
                 [&self.trim_value, &self.remove_char_value],
                 self.transform_value,
                 context,
-            );
-            self.add(event, into, key, value, depth, context);
+            )?;
+            let held = pairs.find(event, key);
+            self.add(event, into, (key, held), value, depth, context)?;
         }
+        Ok(())
     }
 
     fn shape(
@@ -227,51 +234,51 @@ impl Kv {
         patterns: [&Option<Pattern>; 2],
         case: Option<Case>,
         context: &mut Context,
-    ) -> Span {
+    ) -> Result<Span, Exhausted> {
         for pattern in patterns.into_iter().flatten() {
-            if pattern.is_match(event.str_at(span)) {
-                let text = replace_all(pattern, event.str_at(span), "", &mut context.machine);
+            let text = event.str_at(span);
+            if pattern.find_at(text, 0, &mut context.machine)?.is_some() {
+                let text = replace_all(pattern, text, "", &mut context.machine)?;
                 span = event.push_text(&text);
             }
         }
-        match case {
+        Ok(match case {
             Some(case) => {
                 let text = case.apply(event.str_at(span));
                 event.push_text(&text)
             }
             None => span,
-        }
+        })
     }
 
     fn add(
         &self,
         event: &mut Event,
         into: NodeId,
-        key: Span,
+        (key, held): (Span, Option<NodeId>),
         value: Span,
         depth: usize,
         context: &mut Context,
-    ) {
-        let held = event.child_by_key(into, key);
+    ) -> Result<(), Exhausted> {
         if let Some(held) = held.filter(|_| !self.allows_duplicates) {
             let text = event.str_at(value);
             let is_same =
                 |id: NodeId| event.span(id).is_some_and(|span| event.str_at(span) == text);
             if is_same(held) || event.children(held).any(is_same) {
-                return;
+                return Ok(());
             }
         }
         let mut datum = Datum::Text(value);
         if self.is_recursive && depth < DEPTH_MAX {
             let inner = event.push_node(Datum::Object(List::default()));
-            self.parse(event, value, inner, depth + 1, context);
+            self.parse(event, value, inner, depth + 1, context)?;
             if event.children(inner).next().is_some() {
                 datum = event.datum(inner);
             }
         }
         let Some(held) = held else {
             event.append(into, key, datum);
-            return;
+            return Ok(());
         };
         if !matches!(event.datum(held), Datum::Array(_)) {
             let first = event.datum(held);
@@ -279,6 +286,7 @@ impl Kv {
             event.append(held, Span::default(), first);
         }
         event.append(held, Span::default(), datum);
+        Ok(())
     }
 }
 
@@ -289,19 +297,19 @@ fn rendered(templates: &[Template], event: &Event) -> Vec<String> {
 impl Filter for Kv {
     fn apply(&self, event: &mut Event, context: &mut Context) -> Verdict {
         let found = event.push_node(Datum::Object(List::default()));
-        if let Some(id) = event.find(&self.source) {
-            match event.datum(id) {
-                Datum::Text(span) => self.parse(event, span, found, 0, context),
-                Datum::Array(_) => {
-                    let elements: Vec<NodeId> = event.children(id).collect();
-                    for id in elements {
-                        if let Some(span) = event.span(id) {
-                            self.parse(event, span, found, 0, context);
-                        }
-                    }
-                }
-                _ => {}
+        let spans: Vec<Span> = match event.find(&self.source).map(|id| (id, event.datum(id))) {
+            Some((_, Datum::Text(span))) => vec![span],
+            Some((id, Datum::Array(_))) => {
+                event.children(id).filter_map(|element| event.span(element)).collect()
             }
+            _ => Vec::new(),
+        };
+        let parsed =
+            spans.into_iter().try_for_each(|span| self.parse(event, span, found, 0, context));
+        if parsed == Err(Exhausted) {
+            // Nor the pairs found so far: which are missing could not be told. As in Logstash.
+            event.tag(&self.tag_on_timeout);
+            return Verdict::Unmatched;
         }
         for (key, template) in &self.default_keys {
             if event.child(found, key).is_none() {
@@ -319,6 +327,7 @@ impl Filter for Kv {
             }
             None => {
                 let pairs: Vec<NodeId> = event.children(found).collect();
+                let mut fields = KeyIndex::new(ROOT);
                 pairs.into_iter().all(|id| {
                     let node = event.nodes[id as usize];
                     let key = event.str_at(node.key);
@@ -327,7 +336,7 @@ impl Filter for Kv {
                         let field = FieldRef::parse(key);
                         return field.is_ok_and(|field| event.set(&field, node.datum).is_ok());
                     }
-                    match event.child_by_key(ROOT, node.key) {
+                    match fields.find(event, node.key) {
                         Some(held) => event.nodes[held as usize].datum = node.datum,
                         None => {
                             event.append(ROOT, node.key, node.datum);
@@ -398,6 +407,19 @@ mod tests {
         one("recursive => true", r#"a="b=1 c=2" d=3"#, r#"{"a":{"b":"1","c":"2"},"d":"3"}"#);
         one("source => nope add_tag => never", "a=1", "{}");
         one("target => \"[o][p]\" add_tag => ok", "a=1", r#"{"o":{"p":{"a":"1"}},"tags":["ok"]}"#);
+    }
+
+    #[test]
+    fn long_words_without_a_value_cost_no_pairs() {
+        let word = "x".repeat(50_000);
+        one("", &format!("{word} a=1 {word} b=2"), r#"{"a":"1","b":"2"}"#);
+    }
+
+    #[test]
+    fn text_on_which_it_takes_too_long_is_tagged() {
+        let message = format!("a=1 {}", "x".repeat(5_000));
+        let options = "field_split_pattern => \"(?=(?:x+)+y)x\"";
+        one(options, &message, r#"{"tags":["_kv_filter_timeout"]}"#);
     }
 
     #[test]

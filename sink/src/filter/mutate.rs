@@ -6,7 +6,7 @@
 
 mod convert;
 
-use super::{Context, Filter, Name, Verdict, gsub::Gsub, render, tag_all};
+use super::{Context, Filter, Name, Verdict, gsub::Gsub, regex::Exhausted, render, tag_all};
 use crate::{
     config::{Located, Options},
     event::{Datum, Event, FieldRef, List, NodeId, Span, Template},
@@ -195,13 +195,15 @@ impl Step {
             }
             Self::Gsub(field, gsub) => {
                 let Some(id) = event.find(field) else { return Ok(()) };
-                each_text(event, id, |event, span| gsub.apply(event, span, context))?;
+                each_text(event, id, |event, span| {
+                    gsub.apply(event, span, context).map_err(|Exhausted| Failed)
+                })?;
             }
             Self::Case(field, case) => {
                 let Some(id) = event.find(field) else { return Ok(()) };
                 each_text(event, id, |event, span| {
                     let text = case.apply(event.str_at(span));
-                    event.push_text(&text)
+                    Ok(event.push_text(&text))
                 })?;
             }
             Self::Strip(field) => {
@@ -212,7 +214,7 @@ impl Step {
                     let is_blank = |c: char| matches!(c, '\t'..='\r' | ' ' | '\0');
                     let start = text.len() - text.trim_start_matches(is_blank).len();
                     let end = text.trim_end_matches(is_blank).len().max(start);
-                    span.part(start, end)
+                    Ok(span.part(start, end))
                 })?;
             }
             Self::Split(field, separator) => split(event, field, separator),
@@ -269,11 +271,11 @@ fn each(
 fn each_text(
     event: &mut Event,
     id: NodeId,
-    mut change: impl FnMut(&mut Event, Span) -> Span,
+    mut change: impl FnMut(&mut Event, Span) -> Result<Span, Failed>,
 ) -> Result<(), Failed> {
     each(event, id, |event, id| {
         if let Datum::Text(span) = event.datum(id) {
-            let changed = change(event, span);
+            let changed = change(event, span)?;
             event.nodes[id as usize].datum = Datum::Text(changed);
         }
         Ok(())

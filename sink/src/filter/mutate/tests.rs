@@ -208,3 +208,13 @@ fn mistakes_are_told() {
         "1:19: unknown option \"renam\" of filter \"mutate\", did you mean \"rename\"?"
     );
 }
+
+#[test]
+fn gsub_that_takes_too_long_is_an_error_and_changes_nothing() {
+    let message = "a".repeat(5_000);
+    check(
+        r#"mutate { gsub => [m, "(?=(a+)+c)a", "x"] add_tag => done }"#,
+        &serde_json::json!({ "m": message }).to_string(),
+        &serde_json::json!({ "m": message, "tags": ["_mutate_error"] }).to_string(),
+    );
+}

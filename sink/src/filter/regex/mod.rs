@@ -23,6 +23,9 @@ pub(crate) use parse::{CaptureName, Definitions};
 /// A first attempt at the start of a text may take this many steps before the linear look is taken.
 const STEPS_FIRST: u64 = 4_000;
 
+/// A long text may take more steps than others, in proportion.
+const STEPS_PER_BYTE: u64 = 32;
+
 /// A widened expression may take this much memory.
 const GATE_BYTES_MAX: usize = 16 << 20;
 
@@ -141,8 +144,18 @@ impl Pattern {
         text: &str,
         from: usize,
         scratch: &mut Scratch,
-    ) -> Option<(usize, usize)> {
-        self.program.find(text, from, scratch, STEPS_MAX).ok().flatten()
+    ) -> Result<Option<(usize, usize)>, Exhausted> {
+        // Where it begins is found in linear time if it can be: trying each place in turn, as the
+        // machine does, takes the square of the length on a text like a long word before a `=`.
+        let from = match &self.linear {
+            Some(regex) if from <= text.len() => match regex.find_at(text, from) {
+                Some(found) => found.start(),
+                None => return Ok(None),
+            },
+            _ => from,
+        };
+        let steps_max = STEPS_MAX.max(text.len() as u64 * STEPS_PER_BYTE);
+        self.program.find(text, from, scratch, steps_max)
     }
 
     pub(crate) fn captures(&self) -> &[CaptureName] {
