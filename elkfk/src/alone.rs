@@ -112,7 +112,8 @@ pub(crate) async fn replay(args: args::Replay) -> Result<()> {
         println!("{topic}: {count} sent again");
     }
     let odd = [
-        (report.without_value, "too large to have been kept"),
+        (report.without_value, "too large to have been kept, and no longer in their topic"),
+        (report.unsendable, report.unsendable_reason.as_deref().unwrap_or("refused")),
         (report.foreign, "no dead letters"),
     ];
     for (count, what) in odd.into_iter().filter(|(count, _)| *count > 0) {
