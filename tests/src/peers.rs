@@ -15,7 +15,7 @@ use crate::process::Process;
 use crate::{free_port, workspace};
 
 /// How long an ancestor may take to start on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(120);
+const START_LIMIT: Duration = Duration::from_secs(300);
 
 /// A program that is not ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,8 +191,21 @@ fn http_peer(peer: Peer, dir: &Path, port: u16, settings: &[&str]) -> Result<Ser
     let log = dir.join("server.log");
     let _ = std::fs::remove_file(&log);
     let mut process = Process::start(peer.name(), &mut command, &log)?;
-    process.wait_until(START_LIMIT, |process| process.output().contains("ready: http"))?;
+    process
+        .wait_until(START_LIMIT, |process| process.output().contains("ready: http"))
+        .with_context(|| logs(&dir.join("logs")))?;
     Ok(Server { process, addr: SocketAddr::from(([127, 0, 0, 1], port)), dir: dir.into() })
+}
+
+/// The ends of what a server wrote in `dir`: its own output says little of why it did not start.
+fn logs(dir: &Path) -> String {
+    let mut text = String::new();
+    for name in ["console.log", "peer.log"] {
+        let log = std::fs::read(dir.join(name)).unwrap_or_default();
+        let end = String::from_utf8_lossy(&log[log.len().saturating_sub(3000)..]);
+        text.push_str(&format!("{name}:\n{end}\n"));
+    }
+    text
 }
 
 /// Runs one of Kafka's own command line tools to its end, with `stdin` as its input.

@@ -12,12 +12,20 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use serde_json::{Value, json};
 
 /// Without progress for this long, something is stuck.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// For one answer, after which it is asked again.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
+/// After this without a heartbeat the group throws a sink out; without a poll, after the long one. Short where one
+/// is killed and the other waits for its partitions; long where a stall of the machine must not
+/// look like a death.
+pub(crate) const SESSION_SHORT: Duration = Duration::from_secs(6);
+pub(crate) const SESSION_LONG: Duration = Duration::from_secs(20);
 
 /// A real Kafka with its ZooKeeper.
 pub(crate) struct Kafka {
@@ -110,20 +118,37 @@ impl Kafka {
 
     /// Committed offset of the group and end of the topic, each summed over the partitions.
     pub(crate) fn positions(&self, group: &str, topic: &str, partitions: i32) -> (i64, i64) {
+        // A busy broker answers late or names another coordinator for a moment.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.try_positions(group, topic, partitions) {
+                Ok(positions) => return positions,
+                Err(error) => assert!(Instant::now() < deadline, "positions of {group}: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn try_positions(
+        &self,
+        group: &str,
+        topic: &str,
+        partitions: i32,
+    ) -> Result<(i64, i64), KafkaError> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
             .set("group.id", group)
-            .create()
-            .unwrap();
+            .create()?;
         let mut list = rdkafka::TopicPartitionList::new();
         list.add_partition_range(topic, 0, partitions - 1);
-        let committed = consumer.committed_offsets(list, PATIENCE).unwrap();
+        let committed = consumer.committed_offsets(list, ANSWER_PATIENCE)?;
         let committed =
             committed.elements().iter().map(|e| e.offset().to_raw().unwrap_or(0).max(0)).sum();
-        let end = (0..partitions)
-            .map(|partition| consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap().1)
-            .sum();
-        (committed, end)
+        let mut end = 0;
+        for partition in 0..partitions {
+            end += consumer.fetch_watermarks(topic, partition, ANSWER_PATIENCE)?.1;
+        }
+        Ok((committed, end))
     }
 }
 
@@ -141,7 +166,9 @@ impl Sink {
     }
 }
 
-/// Writes a pipeline from `topic` to the index `index` at `elasticsearch`.
+/// Writes a pipeline from `topic` to the index `index` at `elasticsearch`; `more` are options of
+/// its output.
+#[expect(clippy::too_many_arguments, reason = "each is a blank of the text")]
 pub(crate) fn pipeline(
     dir: &Path,
     name: &str,
@@ -149,13 +176,19 @@ pub(crate) fn pipeline(
     topic: &str,
     elasticsearch: &str,
     index: &str,
+    session: Duration,
+    more: &str,
 ) -> PathBuf {
+    let session_ms = session.as_millis();
+    // Giving partitions away may take longer than a short session.
+    let poll_ms = SESSION_LONG.as_millis();
     let path = dir.join(format!("{name}.conf"));
     let text = format!(
         r#"input {{ kafka {{
              bootstrap_servers => "{bootstrap}" topics => ["{topic}"] group_id => "{topic}-group"
-             codec => json session_timeout_ms => 6000 heartbeat_interval_ms => 1000 }} }}
-           output {{ elasticsearch {{ hosts => ["{elasticsearch}"] index => "{index}" }} }}"#
+             codec => json session_timeout_ms => {session_ms}
+             max_poll_interval_ms => {poll_ms} heartbeat_interval_ms => 1000 }} }}
+           output {{ elasticsearch {{ hosts => ["{elasticsearch}"] index => "{index}" {more} }} }}"#
     );
     std::fs::write(&path, text).unwrap();
     path
@@ -190,6 +223,18 @@ impl Index {
             }
             Err(_) => (0, Value::Null),
         }
+    }
+
+    /// One bulk request of many small documents; whether it is taken does not matter.
+    pub(crate) fn press(&self, index: &str) {
+        let body = "{\"index\":{}}\n{\"noise\":\"to be counted by nobody\"}\n".repeat(1000);
+        let request = ureq::http::Request::builder()
+            .method("POST")
+            .uri(format!("http://{}/{index}/_bulk", self.addr))
+            .header("content-type", "application/x-ndjson")
+            .body(body)
+            .unwrap();
+        let _ = self.agent.run(request);
     }
 
     pub(crate) fn count(&self, index: &str) -> u64 {
