@@ -23,6 +23,12 @@ pub static RECORDS: LazyLock<IntCounter> =
     LazyLock::new(|| counter("elkfk_sink_records_total", "Records read from Kafka."));
 pub static DROPPED: LazyLock<IntCounter> =
     LazyLock::new(|| counter("elkfk_sink_dropped_total", "Events that a filter dropped."));
+pub static SKIPPED: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("elkfk_sink_skipped_total", "Records without an event: tombstones, empty arrays.")
+});
+pub static LOST: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("elkfk_sink_lost_total", "Offsets that Kafka had removed before they were read.")
+});
 pub static DELIVERED: LazyLock<IntCounter> = LazyLock::new(|| {
     counter("elkfk_sink_delivered_total", "Documents that Elasticsearch acknowledged.")
 });
@@ -67,6 +73,8 @@ pub struct Meters {
     pub records: AtomicU64,
     pub events: AtomicU64,
     pub dropped: AtomicU64,
+    pub skipped: AtomicU64,
+    pub lost: AtomicU64,
     pub delivered: AtomicU64,
     pub already_there: AtomicU64,
     pub salvaged: AtomicU64,
@@ -75,6 +83,8 @@ pub struct Meters {
     pub bulks: AtomicU64,
     pub bulk_micros: AtomicU64,
     pub bulks_in_flight: AtomicUsize,
+    /// Indices that refuse writes, as the last output to answer saw it.
+    pub blocked_indices: AtomicUsize,
     pub is_away: AtomicBool,
     pub is_unauthorised: AtomicBool,
     blocked: Mutex<Blocked>,
@@ -101,6 +111,8 @@ impl Default for Meters {
             records: AtomicU64::new(0),
             events: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             already_there: AtomicU64::new(0),
             salvaged: AtomicU64::new(0),
@@ -109,6 +121,7 @@ impl Default for Meters {
             bulks: AtomicU64::new(0),
             bulk_micros: AtomicU64::new(0),
             bulks_in_flight: AtomicUsize::new(0),
+            blocked_indices: AtomicUsize::new(0),
             is_away: AtomicBool::new(false),
             is_unauthorised: AtomicBool::new(false),
             blocked: Mutex::new(Blocked {
@@ -128,10 +141,17 @@ impl Meters {
         RECORDS.inc_by(count as u64);
     }
 
-    pub fn on_filtered(&self, events: u64, dropped: u64) {
+    pub fn on_filtered(&self, events: u64, dropped: u64, skipped: u64) {
         self.events.fetch_add(events, Relaxed);
         self.dropped.fetch_add(dropped, Relaxed);
+        self.skipped.fetch_add(skipped, Relaxed);
         DROPPED.inc_by(dropped);
+        SKIPPED.inc_by(skipped);
+    }
+
+    pub fn on_lost(&self, count: u64) {
+        self.lost.fetch_add(count, Relaxed);
+        LOST.inc_by(count);
     }
 
     pub fn on_delivered(&self, count: usize, already_there: usize) {

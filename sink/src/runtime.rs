@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use elkfk_base::{Mistakes, Tasks};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -19,6 +19,7 @@ use crate::input::kafka::Reader;
 use crate::input::kafka_options::KafkaInput;
 use crate::metrics::Meters;
 use crate::output::dead_letter::DeadLetters;
+use crate::output::elasticsearch::documents::IndexNames;
 use crate::output::elasticsearch::options::Elasticsearch;
 use crate::output::elasticsearch::{CHUNKS_WAITING_MAX, Writer};
 use crate::output::stdout::{self, Stdout};
@@ -46,8 +47,9 @@ pub struct Config {
 const HELD_BYTES_MAX: usize = 64 << 20;
 /// Of that, for records that wait for a worker: what follows can be some times as large.
 const UNFILTERED_BYTES_MAX: usize = 8 << 20;
-/// Waiting for what is under way takes up to ten seconds, committing and leaving a moment more.
-const READERS_PATIENCE: Duration = Duration::from_secs(15);
+/// Waiting for what is under way takes up to two seconds, committing and leaving a moment more. A
+/// stop takes less than five in all.
+const READERS_PATIENCE: Duration = Duration::from_millis(3500);
 /// Events that a slow reader of the live tail may lag behind before it skips.
 const LIVE_EVENTS_MAX: usize = 1024;
 
@@ -177,7 +179,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         .inputs
         .iter()
         .map(|input| {
-            DeadLetters::new(input.bootstrap_servers.clone(), meters.clone(), tasks.token())
+            let servers = input.bootstrap_servers.clone();
+            DeadLetters::new(servers, held.clone(), meters.clone(), tasks.token())
         })
         .collect();
 
@@ -221,8 +224,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
                     meters: meters.clone(),
                     stop: tasks.token(),
                 };
-                tasks.spawn("elasticsearch", writer.run());
-                sinks.push(Sink::Elasticsearch(output, chunks));
+                spawn_output(&tasks, "elasticsearch", writer.run(), failed.clone());
+                let names = IndexNames::new(output.indices_per_hour, Instant::now());
+                sinks.push(Sink::Elasticsearch(output, names.into(), chunks));
             }
             PlannedOutput::Stdout(stdout) => {
                 printers.push(thread("sink-stdout", move || stdout::print(waiting))?);
@@ -276,6 +280,23 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     })
 }
 
+/// Starts the task of an output; its panic is told, since nothing would be acknowledged any more
+/// while records were still read.
+fn spawn_output(
+    tasks: &Tasks,
+    name: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+    failed: watch::Sender<Option<String>>,
+) {
+    let running = tasks.spawn(name, work);
+    tasks.spawn("output-watch", async move {
+        if let Err(error) = running.await {
+            error!(output = name, %error, "output ended");
+            failed.send_replace(Some(format!("output {name} of the sink ended: {error}")));
+        }
+    });
+}
+
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
     std::thread::Builder::new()
         .name(name.into())
@@ -306,6 +327,10 @@ pub struct Status {
     pub events: u64,
     /// By a filter.
     pub dropped: u64,
+    /// Records without an event.
+    pub skipped: u64,
+    /// Offsets that Kafka's retention had removed before they were read.
+    pub lost: u64,
     /// Acknowledged by an elasticsearch output.
     pub delivered: u64,
     /// Of these, those that were there from an earlier delivery.
@@ -371,6 +396,8 @@ impl Running {
             records: meters.records.load(Relaxed),
             events: meters.events.load(Relaxed),
             dropped: meters.dropped.load(Relaxed),
+            skipped: meters.skipped.load(Relaxed),
+            lost: meters.lost.load(Relaxed),
             delivered: meters.delivered.load(Relaxed),
             already_there: meters.already_there.load(Relaxed),
             salvaged: meters.salvaged.load(Relaxed),
@@ -405,7 +432,7 @@ impl Running {
         }
     }
 
-    /// Stops reading, waits up to ten seconds for what is under way, commits, leaves the group.
+    /// Stops reading, waits up to two seconds for what is under way, commits, leaves the group.
     pub async fn stop(mut self) {
         self.stop_reading.cancel();
         let readers = join(std::mem::take(&mut self.reading));
@@ -449,6 +476,15 @@ async fn join(threads: Vec<JoinHandle<()>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn output_that_panics_fails_the_sink() {
+        let (tasks, (failed, mut told)) = (Tasks::new(), watch::channel(None));
+        spawn_output(&tasks, "test", async { panic!("asked to panic") }, failed);
+        let reason = told.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        assert!(reason.starts_with("output test of the sink ended"), "{reason}");
+        tasks.shutdown().await;
+    }
 
     fn checked(text: &str) -> Result<(), String> {
         let pipeline =

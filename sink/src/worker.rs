@@ -10,7 +10,6 @@ use std::sync::{Arc, Condvar, Mutex};
 use elkfk_wire::source_id::SourceId;
 use tokio::sync::{broadcast, mpsc};
 
-use crate::codec::Codec;
 use crate::delivery::budget::{Budget, Credit};
 use crate::delivery::chunk::{Batch, Chunk, RecordView};
 use crate::event::{Event, FieldRef, Template, Timestamp};
@@ -18,7 +17,7 @@ use crate::filter::Context;
 use crate::input::kafka_options::{Decorate, KafkaInput};
 use crate::metrics::Meters;
 use crate::output::dead_letter::{DeadLetters, HEADER_PREFIX, Letter};
-use crate::output::elasticsearch::documents::Documents;
+use crate::output::elasticsearch::documents::{Documents, IndexNames};
 use crate::output::elasticsearch::options::Elasticsearch;
 use crate::output::stdout::{Printed, Stdout};
 use crate::pipeline::{Outcome, Pipeline};
@@ -68,7 +67,7 @@ impl Queue {
 /// An output as a worker sees it.
 #[derive(Debug, Clone)]
 pub enum Sink {
-    Elasticsearch(Arc<Elasticsearch>, mpsc::Sender<Vec<Arc<Chunk>>>),
+    Elasticsearch(Arc<Elasticsearch>, Arc<IndexNames>, mpsc::Sender<Vec<Arc<Chunk>>>),
     Stdout(Stdout, mpsc::Sender<Vec<Arc<Chunk>>>),
 }
 
@@ -95,25 +94,7 @@ enum Writer {
 
 /// Works until the queue is closed. Blocks: wants a thread of its own.
 pub fn run(shared: &Shared, queue: &Queue) {
-    let mut worker = Worker {
-        shared,
-        writers: shared
-            .sinks
-            .iter()
-            .map(|sink| match sink {
-                Sink::Elasticsearch(output, chunks) => Writer::Elasticsearch(
-                    Documents::new(output.clone(), shared.held.clone()),
-                    chunks.clone(),
-                ),
-                Sink::Stdout(stdout, chunks) => {
-                    Writer::Stdout(Printed::new(*stdout), chunks.clone())
-                }
-            })
-            .collect(),
-        decorations: Decorations::default(),
-        context: Context::default(),
-        events: Vec::new(),
-    };
+    let mut worker = Worker::new(shared);
     while let Some(batch) = queue.pop() {
         worker.process(&batch);
     }
@@ -124,7 +105,6 @@ struct Worker<'a> {
     writers: Vec<Writer>,
     decorations: Decorations,
     context: Context,
-    events: Vec<Event>,
 }
 
 /// What became of one record.
@@ -133,6 +113,8 @@ struct Tally {
     deliveries: u32,
     events: u64,
     dropped: u64,
+    /// A record without an event: a tombstone, an empty array, another's dead letter.
+    skipped: u64,
 }
 
 /// Why a record is a dead letter already.
@@ -141,11 +123,27 @@ struct Dead {
     index: Option<String>,
 }
 
-impl Worker<'_> {
+impl<'a> Worker<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let writer = |sink: &Sink| match sink {
+            Sink::Elasticsearch(output, names, chunks) => Writer::Elasticsearch(
+                Documents::new(output.clone(), shared.held.clone(), names.clone()),
+                chunks.clone(),
+            ),
+            Sink::Stdout(stdout, chunks) => Writer::Stdout(Printed::new(*stdout), chunks.clone()),
+        };
+        Self {
+            shared,
+            writers: shared.sinks.iter().map(writer).collect(),
+            decorations: Decorations::default(),
+            context: Context::default(),
+        }
+    }
+
     fn process(&mut self, batch: &Arc<Batch>) {
         let mut others: Vec<(u32, u32)> = Vec::new();
         let mut dead: Vec<(u32, Dead)> = Vec::new();
-        let (mut events, mut dropped) = (0, 0);
+        let (mut events, mut dropped, mut skipped) = (0, 0, 0);
         for (record, view) in batch.iter().enumerate() {
             let record = record as u32;
             // A filter that panics must not stop the pipeline, nor meet the same record for ever.
@@ -157,7 +155,9 @@ impl Worker<'_> {
                 }
                 Err(panic) => {
                     self.context = Context::default();
-                    self.events.clear();
+                    // Events before the one that panicked must not go out beside the dead letter:
+                    // each would count as the record's one delivery, and the letter might be lost.
+                    self.forget(record);
                     let reason = format!("a filter panicked: {}", text_of_panic(&*panic));
                     dead.push((record, Dead { reason, index: None }));
                     Tally { deliveries: 1, ..Tally::default() }
@@ -165,11 +165,12 @@ impl Worker<'_> {
             };
             events += tally.events;
             dropped += tally.dropped;
+            skipped += tally.skipped;
             if tally.deliveries != 1 {
                 others.push((record, tally.deliveries));
             }
         }
-        self.shared.meters.on_filtered(events, dropped);
+        self.shared.meters.on_filtered(events, dropped, skipped);
         if !others.is_empty() {
             let mut acks = batch.acks.lock().expect("no holder of this lock panics");
             for (record, deliveries) in others {
@@ -206,6 +207,16 @@ impl Worker<'_> {
         }
     }
 
+    /// Takes back what a record has added to the outputs.
+    fn forget(&mut self, record: u32) {
+        for writer in &mut self.writers {
+            match writer {
+                Writer::Elasticsearch(documents, _) => documents.forget(record),
+                Writer::Stdout(printed, _) => printed.forget(record),
+            }
+        }
+    }
+
     fn process_record(
         &mut self,
         batch: &Batch,
@@ -213,28 +224,29 @@ impl Worker<'_> {
         record: u32,
     ) -> (Tally, Vec<Dead>) {
         let (mut tally, mut dead) = (Tally::default(), Vec::new());
-        let input = &self.shared.inputs[batch.input];
+        let Self { shared, writers, decorations, context } = self;
+        let input = &shared.inputs[batch.input];
+        let skipped = Tally { skipped: 1, ..Tally::default() };
         // A tombstone is no event. A dead letter met through a pattern of topics would come back
         // as a dead letter of its own.
-        let Some(value) = view.value() else { return (tally, dead) };
+        let Some(value) = view.value() else { return (skipped, dead) };
         if input.is_pattern && view.headers().any(|(name, _)| name.starts_with(HEADER_PREFIX)) {
-            return (tally, dead);
+            return (skipped, dead);
         }
         let received = Timestamp::from_millis(received_ms(view));
-        self.context.received = received;
-        decode(&input.codec, value, received, &mut self.events);
-        for (nth, mut event) in self.events.drain(..).enumerate() {
+        context.received = received;
+        input.codec.decode(value, received, &mut |mut event| {
+            let nth = tally.events as usize;
             tally.events += 1;
-            self.decorations.apply(input, &mut event, batch, view);
-            let event = match self.shared.pipeline.filter(event, &mut self.context) {
+            decorations.apply(input, &mut event, batch, view);
+            let event = match shared.pipeline.filter(event, context) {
                 Outcome::Keep(event) => event,
                 Outcome::Drop => {
                     tally.dropped += 1;
-                    continue;
+                    return;
                 }
             };
-            let writers = &mut self.writers;
-            self.shared.pipeline.route(&event, |output| {
+            shared.pipeline.route(&event, |output| {
                 tally.deliveries += 1;
                 match &mut writers[output] {
                     Writer::Elasticsearch(documents, _) => {
@@ -245,6 +257,9 @@ impl Worker<'_> {
                     Writer::Stdout(printed, _) => printed.add(&event, record),
                 }
             });
+        });
+        if tally.events == 0 {
+            tally.skipped = 1;
         }
         (tally, dead)
     }
@@ -259,10 +274,6 @@ fn received_ms(view: RecordView<'_>) -> i64 {
             .and_then(|(_, value)| SourceId::from_bytes(value?))
             .map_or(0, |source| source.generation.first_seen_ms() as i64)
     })
-}
-
-fn decode(codec: &Codec, value: &[u8], received: Timestamp, events: &mut Vec<Event>) {
-    codec.decode(value, received, events);
 }
 
 /// What the input adds to each event.
@@ -339,4 +350,92 @@ fn text_of_panic(panic: &(dyn std::any::Any + Send)) -> String {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "without a word".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use elkfk_base::Mistakes;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::delivery::acks::{Acks, TopicPartition};
+
+    /// What the workers of this pipeline share, with the receiving end of its one output.
+    fn shared(text: &str) -> (Shared, mpsc::Receiver<Vec<Arc<Chunk>>>) {
+        let pipeline = Pipeline::parse("a.conf", text, &|_| None).unwrap();
+        let mut mistakes = Mistakes::default();
+        let input = KafkaInput::read(&pipeline.inputs()[0], None, &mut mistakes).unwrap();
+        let output = Elasticsearch::read(&pipeline.outputs()[0], &mut mistakes).unwrap();
+        let (chunks, received) = mpsc::channel(16);
+        let (held, meters) = (Budget::new(1 << 20), Arc::new(Meters::default()));
+        let letters = DeadLetters::new(
+            input.bootstrap_servers.clone(),
+            held.clone(),
+            meters.clone(),
+            CancellationToken::new(),
+        );
+        let names = IndexNames::new(10, Instant::now());
+        let shared = Shared {
+            pipeline,
+            inputs: vec![input].into(),
+            sinks: vec![Sink::Elasticsearch(output.into(), names.into(), chunks)],
+            dead_letters: vec![letters].into(),
+            held,
+            meters,
+            live: broadcast::channel(1).0,
+        };
+        (shared, received)
+    }
+
+    fn batch(values: &[Option<&str>]) -> Arc<Batch> {
+        let acks = Arc::new(Mutex::new(Acks::default()));
+        let name = TopicPartition { topic: "logs".into(), partition: 0 };
+        let epoch = acks.lock().unwrap().assign(name.clone());
+        let mut batch = Batch::new(name, epoch, acks.clone());
+        for (offset, value) in values.iter().enumerate() {
+            batch.push(offset as i64, None, None, value.map(str::as_bytes), []);
+        }
+        batch.first = acks.lock().unwrap().track(epoch, 0..values.len() as i64).unwrap();
+        Arc::new(batch)
+    }
+
+    fn process(text: &str, batch: &Arc<Batch>) -> (Shared, Vec<Arc<Chunk>>) {
+        let (shared, mut received) = shared(text);
+        let mut worker = Worker::new(&shared);
+        std::thread::scope(|scope| {
+            // Sending blocks, which a thread of the runtime may not.
+            scope.spawn(|| worker.process(batch)).join().unwrap();
+        });
+        let chunks = received.try_recv().unwrap_or_default();
+        (shared, chunks)
+    }
+
+    #[tokio::test]
+    async fn record_whose_last_event_panics_is_a_dead_letter_only() {
+        let text = "input { kafka { bootstrap_servers => \"127.0.0.1:1\" codec => json } } \
+                    filter { panic {} } output { elasticsearch { index => a } }";
+        let values = [Some(r#"{"n":1}"#), Some(r#"[{"n":2},{"n":3},{"panic":true}]"#)];
+        let batch = batch(&values);
+        let (_shared, chunks) = process(text, &batch);
+        let records: Vec<u32> = chunks[0].documents.iter().map(|d| d.record).collect();
+        assert_eq!(records, [0]);
+        batch.acknowledge([0]);
+        let mut acks = batch.acks.lock().unwrap();
+        assert_eq!(acks.take_committable_of(batch.epoch).unwrap().1, 1, "the letter is awaited");
+    }
+
+    #[tokio::test]
+    async fn records_without_an_event_are_done_and_counted() {
+        let text = "input { kafka { codec => json } } filter { if [n] == 1 { drop {} } } \
+                    output { elasticsearch { index => a } }";
+        let batch = batch(&[None, Some("[]"), Some(r#"{"n":1}"#)]);
+        let (shared, chunks) = process(text, &batch);
+        assert!(chunks.is_empty());
+        assert_eq!(shared.meters.skipped.load(std::sync::atomic::Ordering::Relaxed), 2);
+        assert_eq!(shared.meters.dropped.load(std::sync::atomic::Ordering::Relaxed), 1);
+        let mut acks = batch.acks.lock().unwrap();
+        assert_eq!(acks.take_committable_of(batch.epoch).unwrap().1, 3);
+    }
 }

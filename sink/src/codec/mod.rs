@@ -67,22 +67,23 @@ impl Codec {
         Some(codec)
     }
 
-    /// Appends the events in `bytes`. Nothing fails: what is not JSON becomes `message` with the tag
-    /// `_jsonparsefailure`, as in Logstash; bytes that are not UTF-8 are replaced.
-    pub fn decode(&self, bytes: &[u8], received: Timestamp, events: &mut Vec<Event>) {
+    /// Hands over the events in `bytes` one by one: a record can hold very many small ones. Nothing
+    /// fails: what is not JSON becomes `message` with the tag `_jsonparsefailure`, as in Logstash;
+    /// bytes that are not UTF-8 are replaced.
+    pub fn decode(&self, bytes: &[u8], received: Timestamp, each: &mut dyn FnMut(Event)) {
         match self {
             Self::Plain => {
-                events.push(Event::from_message(&String::from_utf8_lossy(bytes), received));
+                each(Event::from_message(&String::from_utf8_lossy(bytes), received));
             }
             Self::Line => {
                 for line in lines(bytes) {
-                    events.push(Event::from_message(&String::from_utf8_lossy(line), received));
+                    each(Event::from_message(&String::from_utf8_lossy(line), received));
                 }
             }
-            Self::Json { target } => json(bytes, target.as_ref(), received, events),
+            Self::Json { target } => json(bytes, target.as_ref(), received, each),
             Self::JsonLines { target } => {
                 for line in lines(bytes) {
-                    json(line, target.as_ref(), received, events);
+                    json(line, target.as_ref(), received, each);
                 }
             }
         }
@@ -96,25 +97,25 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|line| !line.is_empty())
 }
 
-fn json(bytes: &[u8], target: Option<&FieldRef>, received: Timestamp, events: &mut Vec<Event>) {
-    let before = events.len();
-    if Event::several_from_json(bytes, received, events).is_err() {
+fn json(bytes: &[u8], target: Option<&FieldRef>, received: Timestamp, each: &mut dyn FnMut(Event)) {
+    let mut place = |event: Event| {
+        each(match target {
+            Some(target) => event_under(target, event, received),
+            None => event,
+        });
+    };
+    if Event::several_from_json(bytes, received, &mut place).is_err() {
         let mut event = Event::from_message(&String::from_utf8_lossy(bytes), received);
         event.tag("_jsonparsefailure");
-        events.push(event);
-        return;
+        each(event);
     }
-    if let Some(target) = target {
-        for event in &mut events[before..] {
-            let mut outer = Event::empty();
-            outer.set_timestamp(received);
-            outer.set_root_text("@version", "1");
-            let held: serde_json::Value =
-                serde_json::from_str(&event.to_source()).unwrap_or_default();
-            // The outer event is new, so only a target within @timestamp could refuse; then it stays as read.
-            if outer.set_json(target, &held).is_ok() {
-                *event = outer;
-            }
-        }
-    }
+}
+
+fn event_under(target: &FieldRef, event: Event, received: Timestamp) -> Event {
+    let mut outer = Event::empty();
+    outer.set_timestamp(received);
+    outer.set_root_text("@version", "1");
+    let held: serde_json::Value = serde_json::from_str(&event.to_source()).unwrap_or_default();
+    // The outer event is new, so only a target within @timestamp could refuse; then it stays as read.
+    if outer.set_json(target, &held).is_ok() { outer } else { event }
 }

@@ -7,6 +7,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::budget::{Budget, Credit};
+
 /// A partition by name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicPartition {
@@ -41,7 +43,15 @@ struct Partition {
     committed: Option<i64>,
     /// Records whose dead letter could not be written; while there are any nothing more is read.
     stuck: usize,
+    /// Whether reading stopped since `outstanding` was too long; see [`Acks::is_stopped`].
+    is_long: bool,
+    /// Bytes of records read and not let go of. Without a limit of its own.
+    held: Arc<Budget>,
 }
+
+/// Beyond this many records from the first that is not acknowledged on, a partition is not read
+/// further: 16 MiB. One record that waits for a blocked index keeps all later ones here.
+pub const OUTSTANDING_MAX: usize = 1 << 20;
 
 #[derive(Debug, Clone, Copy)]
 struct Outstanding {
@@ -65,6 +75,8 @@ impl Acks {
                 committable: None,
                 committed: None,
                 stuck: 0,
+                is_long: false,
+                held: Budget::new(usize::MAX),
             },
         );
         epoch
@@ -149,9 +161,22 @@ impl Acks {
         }
     }
 
-    /// Whether a dead letter of this partition could not be written so far.
-    pub fn is_stuck(&self, epoch: Epoch) -> bool {
-        self.partitions.get(&epoch).is_some_and(|partition| partition.stuck > 0)
+    /// Counts bytes read from the partition, for as long as the credit lives.
+    pub fn hold(&self, epoch: Epoch, bytes: usize) -> Option<Credit> {
+        Some(self.partitions.get(&epoch)?.held.take(bytes))
+    }
+
+    /// Whether this partition is not to be read for now: a dead letter could not be written so far,
+    /// too much is outstanding, or it holds more than `held_max` bytes.
+    pub fn is_stopped(&mut self, epoch: Epoch, held_max: usize) -> bool {
+        let Some(partition) = self.partitions.get_mut(&epoch) else { return false };
+        let limit = match partition.is_long {
+            // Not for each record anew.
+            true => OUTSTANDING_MAX / 4 * 3,
+            false => OUTSTANDING_MAX,
+        };
+        partition.is_long = partition.outstanding.len() >= limit;
+        partition.stuck > 0 || partition.is_long || partition.held.used() > held_max
     }
 
     /// Every current assignment: the partition, records in flight, and what was last committed.
@@ -254,6 +279,36 @@ mod tests {
         assert_eq!(acks.take_committable(), []);
         acks.acknowledge(epoch, [first]);
         assert_eq!(acks.take_committable(), [(partition(0), 3)]);
+    }
+
+    #[test]
+    fn partition_stops_while_one_record_keeps_too_many_waiting() {
+        let mut acks = Acks::default();
+        let epoch = acks.assign(partition(0));
+        let first = acks.track(epoch, 0..OUTSTANDING_MAX as i64 - 1).unwrap();
+        acks.acknowledge(epoch, first + 1..first + OUTSTANDING_MAX as u64 - 1);
+        assert!(!acks.is_stopped(epoch, usize::MAX));
+        acks.track(epoch, [OUTSTANDING_MAX as i64]);
+        assert!(
+            acks.is_stopped(epoch, usize::MAX),
+            "one that is not acknowledged holds the others"
+        );
+        acks.acknowledge(epoch, [first]);
+        assert!(!acks.is_stopped(epoch, usize::MAX));
+    }
+
+    #[test]
+    fn partition_stops_beyond_its_share_and_while_a_dead_letter_is_stuck() {
+        let mut acks = Acks::default();
+        let epoch = acks.assign(partition(0));
+        let credit = acks.hold(epoch, 100);
+        assert!(!acks.is_stopped(epoch, 100) && acks.is_stopped(epoch, 99));
+        drop(credit);
+        assert!(!acks.is_stopped(epoch, 0));
+        acks.set_stuck(epoch, true);
+        assert!(acks.is_stopped(epoch, usize::MAX));
+        acks.set_stuck(epoch, false);
+        assert!(!acks.is_stopped(epoch, usize::MAX));
     }
 
     proptest! {

@@ -40,6 +40,10 @@ impl Budget {
         self.used() >= self.limit
     }
 
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Whether there is room again for some time to come. Below the limit by a quarter, so that
     /// partitions are not paused and resumed for every single record.
     pub fn has_room(&self) -> bool {

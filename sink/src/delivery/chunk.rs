@@ -27,7 +27,7 @@ pub struct Batch {
     pub acks: Arc<Mutex<Acks>>,
     records: Vec<Record>,
     data: Vec<u8>,
-    credit: Option<Credit>,
+    credits: Vec<Credit>,
 }
 
 /// One record, its bytes as ranges of the batch's data.
@@ -49,8 +49,18 @@ pub struct RecordView<'a> {
     record: &'a Record,
 }
 
-/// Header by which a replayed dead letter says where it first stood: `topic+partition+offset`.
+/// Header by which a replayed dead letter says where it first stood, as [`RecordView::write_place`]
+/// has it.
 pub const ORIGIN_HEADER: &str = "elkfk.origin";
+
+/// The longest is a topic's name of 249 bytes and three numbers; Elasticsearch takes ids of 512.
+const ORIGIN_BYTES_MAX: usize = 300;
+
+/// Whether this can be the place of a record: the letters of a topic's name and `+`.
+fn is_origin(value: &[u8]) -> bool {
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._+-".contains(byte);
+    (1..=ORIGIN_BYTES_MAX).contains(&value.len()) && value.iter().all(is_allowed)
+}
 
 /// What one record costs beside its own bytes.
 const RECORD_OVERHEAD_BYTES: usize = 128;
@@ -65,7 +75,7 @@ impl Batch {
             acks,
             records: Vec::new(),
             data: Vec::new(),
-            credit: None,
+            credits: Vec::new(),
         }
     }
 
@@ -90,7 +100,8 @@ impl Batch {
             let range = self.put(value.unwrap_or_default());
             match name {
                 elkfk_wire::source_id::HEADER => source = value.and_then(SourceId::from_bytes),
-                ORIGIN_HEADER => origin = value.map(|_| range),
+                // It goes into bulk requests as it is, and anybody may write to the topic.
+                ORIGIN_HEADER => origin = value.filter(|value| is_origin(value)).map(|_| range),
                 _ => {}
             }
         }
@@ -118,7 +129,7 @@ impl Batch {
     }
 
     pub fn hold(&mut self, credit: Credit) {
-        self.credit = Some(credit);
+        self.credits.push(credit);
     }
 
     pub fn offsets(&self) -> impl Iterator<Item = i64> {
@@ -175,16 +186,30 @@ impl<'a> RecordView<'a> {
     /// Writes the id that makes a second delivery of this record recognisable: the line's own
     /// where elkfk's shipper sent it, else the record's place in Kafka.
     pub fn write_id(self, into: &mut Vec<u8>) {
-        use std::io::Write as _;
         if let Some(source) = self.record.source {
             into.extend_from_slice(&source.to_text());
         } else if let Some(origin) = self.record.origin.clone() {
             into.extend_from_slice(self.bytes(origin));
         } else {
-            let TopicPartition { topic, partition } = &self.batch.partition;
-            write!(into, "{topic}+{partition}+{}", self.record.offset)
-                .expect("writing to memory does not fail");
+            self.write_place(into);
         }
+    }
+
+    /// `topic+partition+offset+milliseconds`. A topic that is deleted and made again gives the same
+    /// offsets to other records: their time tells them apart.
+    pub fn write_place(self, into: &mut Vec<u8>) {
+        use std::io::Write as _;
+        let TopicPartition { topic, partition } = &self.batch.partition;
+        write!(into, "{topic}+{partition}+{}", self.record.offset)
+            .expect("writing to memory does not fail");
+        if let Some(timestamp_ms) = self.record.timestamp_ms {
+            write!(into, "+{timestamp_ms}").expect("writing to memory does not fail");
+        }
+    }
+
+    /// Whether the record says that it stood elsewhere before.
+    pub fn has_origin(self) -> bool {
+        self.record.origin.is_some()
     }
 
     fn bytes(self, range: Range<u32>) -> &'a [u8] {
@@ -360,6 +385,34 @@ pub(crate) mod tests {
         assert_eq!(id(1), "logs+2+6");
         assert_eq!(id(2), "old+1+2");
         assert_eq!(batch.get(1).value(), None);
+    }
+
+    #[test]
+    fn record_of_a_topic_made_again_has_another_id() {
+        let partition = TopicPartition { topic: "logs".into(), partition: 2 };
+        let id = |timestamp_ms| {
+            let mut batch = Batch::new(partition.clone(), Epoch(1), Arc::default());
+            batch.push(6, timestamp_ms, None, None, []);
+            let mut id = Vec::new();
+            batch.get(0).write_id(&mut id);
+            String::from_utf8(id).unwrap()
+        };
+        assert_eq!(id(Some(1_772_323_200_000)), "logs+2+6+1772323200000");
+        assert_ne!(id(Some(1_772_323_200_000)), id(Some(1_772_323_200_001)));
+    }
+
+    #[test]
+    fn origin_that_could_leave_its_quotes_is_not_taken() {
+        let partition = TopicPartition { topic: "logs".into(), partition: 2 };
+        let long = "x".repeat(301);
+        for origin in ["", "a\"}}\n{\"delete\":{", "a\\", "ü", "a b", &long] {
+            let mut batch = Batch::new(partition.clone(), Epoch(1), Arc::default());
+            batch.push(6, None, None, None, [(ORIGIN_HEADER, Some(origin.as_bytes()))]);
+            let mut id = Vec::new();
+            batch.get(0).write_id(&mut id);
+            assert_eq!(String::from_utf8(id).unwrap(), "logs+2+6", "{origin}");
+            assert!(!batch.get(0).has_origin());
+        }
     }
 
     #[test]

@@ -43,29 +43,31 @@ impl Event {
         Ok(event)
     }
 
-    /// Reads an array of objects, or one object, as several events.
+    /// Reads an array of objects, or one object, as several events. They are handed over one by one,
+    /// and none before all were found to be objects: a megabyte of `{},{},…` would be hundreds of
+    /// them if all were held at once.
     pub fn several_from_json(
         json: &[u8],
         received: Timestamp,
-        events: &mut Vec<Event>,
+        each: &mut dyn FnMut(Event),
     ) -> Result<(), JsonError> {
         let mut whole = Self::parse_json(json)?;
         match whole.datum(super::ROOT) {
             Datum::Object(_) => {
                 whole.complete(received);
-                events.push(whole);
+                each(whole);
                 Ok(())
             }
             Datum::Array(_) => {
-                let elements: Vec<NodeId> = whole.children(super::ROOT).collect();
-                if elements.iter().any(|id| !matches!(whole.datum(*id), Datum::Object(_))) {
+                let is_object = |id: NodeId| matches!(whole.datum(id), Datum::Object(_));
+                if !whole.children(super::ROOT).all(is_object) {
                     return Err(JsonError::NotAnObject);
                 }
-                for id in elements {
+                for id in whole.children(super::ROOT) {
                     // Each gets text of its own, so that none keeps the whole record alive.
                     let mut one = Self::parse_json(whole.view(id).to_json().as_bytes())?;
                     one.complete(received);
-                    events.push(one);
+                    each(one);
                 }
                 Ok(())
             }
@@ -80,7 +82,7 @@ impl Event {
         let mut event = Self::empty();
         // Room for what escapes and filters add, so that most events never grow their buffers.
         event.text = String::with_capacity(json.len() * 2 + 256);
-        event.nodes.reserve(48);
+        event.nodes.reserve((json.len() / 8).clamp(8, 48));
         match std::str::from_utf8(json) {
             Ok(text) => event.push_text(text),
             Err(_) => event.push_text(&String::from_utf8_lossy(json)),

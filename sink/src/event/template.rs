@@ -96,13 +96,17 @@ impl Template {
         self.pieces.contains(&Piece::Now)
     }
 
-    /// Appends the text for `event`.
-    pub fn render(&self, event: &Event, out: &mut String) {
+    /// Appends the text for `event`. Returns whether every field it names was there.
+    pub fn render(&self, event: &Event, out: &mut String) -> bool {
+        let mut is_resolved = true;
         for piece in &self.pieces {
             match piece {
                 Piece::Literal(text) => out.push_str(text),
                 Piece::Field(field, unresolved) => match event.get(field) {
-                    None | Some(Value::Null) => out.push_str(unresolved),
+                    None | Some(Value::Null) => {
+                        is_resolved = false;
+                        out.push_str(unresolved);
+                    }
                     Some(value) => value.write_text(out),
                 },
                 Piece::Time(format) => {
@@ -118,6 +122,7 @@ impl Template {
                 Piece::Now => out.push_str(&Timestamp::now().to_string()),
             }
         }
+        is_resolved
     }
 
     /// The text for `event`.

@@ -6,6 +6,7 @@
 //! goes on, so that the group does not rebalance.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -27,8 +28,16 @@ use crate::worker::Queue;
 
 /// Offsets are committed this often.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
-/// How long partitions given away, and a stop, wait for what is under way.
+/// How long partitions given away wait for what is under way.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+/// As long for a stop, which is to take less than five seconds in all; what is not acknowledged by
+/// then is read again after the next start.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// A coordinator that moves refuses a commit for a moment.
+const LAST_COMMITS_MAX: u32 = 3;
+/// While an index refuses writes, this part of the memory is for records of which it may hold some,
+/// divided among the partitions; the rest is for partitions that it does not concern.
+const BLOCKED_SHARE: usize = 4;
 /// How long reading waits for memory before it pauses its partitions: pausing throws away what was
 /// read ahead, so a moment's pressure is better sat out.
 const PAUSE_AFTER: Duration = Duration::from_millis(400);
@@ -62,8 +71,12 @@ struct Group {
     assignment: Mutex<HashMap<TopicPartition, Epoch>>,
     meters: Arc<Meters>,
     stop: CancellationToken,
-    /// Set by a rebalance: who paused partitions must pause the new ones too.
-    has_changed: std::sync::atomic::AtomicBool,
+    /// Rebalances so far: who paused partitions must pause the new ones too, and batches of an
+    /// assignment that ended are not filled further.
+    rebalances: AtomicU64,
+    /// Where reading began anew since Kafka had removed what was to be read next.
+    resets: Mutex<HashMap<TopicPartition, i64>>,
+    has_resets: AtomicBool,
 }
 
 impl Reader {
@@ -74,23 +87,37 @@ impl Reader {
             assignment: Mutex::default(),
             meters: self.meters.clone(),
             stop: self.stop.clone(),
-            has_changed: false.into(),
+            rebalances: 0.into(),
+            resets: Mutex::default(),
+            has_resets: false.into(),
         };
         let mut config = self.options.client_config(self.consumer);
         config.set_log_level(RDKafkaLogLevel::Warning);
         let consumer: BaseConsumer<Group> = config.create_with_context(group)?;
         let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics)?;
-        Ok(Connected { reader: self, consumer, open: Vec::new(), is_paused: false, error: None })
+        Ok(Connected {
+            reader: self,
+            consumer: Arc::new(consumer),
+            open: Vec::new(),
+            stopped: Stopped::default(),
+            rebalances: 0,
+            is_paused: false,
+            error: None,
+        })
     }
 }
 
 /// A reader with its consumer.
 pub struct Connected {
     reader: Reader,
-    consumer: BaseConsumer<Group>,
+    consumer: Arc<BaseConsumer<Group>>,
     /// Batches being filled, one for each partition at most.
     open: Vec<Batch>,
+    /// Partitions that are not read though others are.
+    stopped: Stopped,
+    /// Rebalances that this side has taken note of.
+    rebalances: u64,
     is_paused: bool,
     /// The last error told, so that each is told once.
     error: Option<RDKafkaErrorCode>,
@@ -109,7 +136,6 @@ impl Connected {
     /// The consumer can never go on, with the reason.
     pub fn run(mut self) -> Result<(), String> {
         let mut next_commit = Instant::now() + COMMIT_EVERY;
-        let mut stuck = Vec::new();
         let mut since_look = 0;
         while !self.reader.stop.is_cancelled() {
             // Reading the clock for each record would cost as much as reading the record.
@@ -119,7 +145,7 @@ impl Connected {
             }
             if since_look == 0 && Instant::now() >= next_commit {
                 self.commit(CommitMode::Async);
-                self.pause_stuck(&mut stuck);
+                self.stop_single();
                 HELD_BYTES.set(self.reader.held.used() as i64);
                 next_commit = Instant::now() + COMMIT_EVERY;
             }
@@ -139,8 +165,7 @@ impl Connected {
 
     /// Waits for memory, and pauses if that takes long. Returns whether to read.
     fn make_room(&mut self) -> bool {
-        let is_unauthorised =
-            self.reader.meters.is_unauthorised.load(std::sync::atomic::Ordering::Relaxed);
+        let is_unauthorised = self.reader.meters.is_unauthorised.load(Relaxed);
         let is_short = |reader: &Reader| {
             is_unauthorised || reader.held.is_spent() || reader.unfiltered.is_spent()
         };
@@ -152,11 +177,7 @@ impl Connected {
             let has_room = self.reader.held.has_room() && self.reader.unfiltered.has_room();
             if !is_unauthorised && has_room {
                 self.set_paused(false);
-                return true;
-            }
-            if self.consumer.context().has_changed.swap(false, std::sync::atomic::Ordering::Relaxed)
-            {
-                self.set_paused(true);
+                return !self.is_paused;
             }
             return false;
         }
@@ -190,46 +211,68 @@ impl Connected {
                     debug!(is_paused, "reading paused or resumed");
                 }
                 self.is_paused = is_paused;
+                if !is_paused {
+                    self.stopped.on_all_resumed();
+                    self.stop_single();
+                }
             }
             Err(error) => warn!(%error, is_paused, "partitions not paused or resumed"),
         }
     }
 
-    /// Stops and restarts single partitions whose dead letters cannot be written.
-    fn pause_stuck(&mut self, stuck: &mut Vec<TopicPartition>) {
+    /// Stops and restarts single partitions: those whose dead letters cannot be written, and those
+    /// with too much that waits for a blocked index.
+    fn stop_single(&mut self) {
         let assignment = self.consumer.context().assignment();
-        let acks = self.reader.acks.lock().expect("no holder of this lock panics");
+        let is_blocked = self.reader.meters.blocked_indices.load(Relaxed) > 0;
+        let held_max = match is_blocked {
+            true => self.reader.held.limit() / BLOCKED_SHARE / assignment.len().max(1),
+            false => usize::MAX,
+        };
+        let mut acks = self.reader.acks.lock().expect("no holder of this lock panics");
         let now: Vec<TopicPartition> = assignment
             .iter()
-            .filter(|(_, epoch)| acks.is_stuck(**epoch))
+            .filter(|(_, epoch)| acks.is_stopped(**epoch, held_max))
             .map(|(name, _)| name.clone())
             .collect();
         drop(acks);
-        let list = |names: &[TopicPartition], without: &[TopicPartition]| {
-            let mut list = TopicPartitionList::new();
-            for name in names.iter().filter(|name| !without.contains(name)) {
-                list.add_partition(&name.topic, name.partition);
-            }
-            list
-        };
-        let (stopped, freed) = (list(&now, stuck), list(stuck, &now));
-        if stopped.count() > 0 && self.consumer.pause(&stopped).is_err() {
+        let (stop, free) = self.stopped.changes(&now);
+        if stop.count() > 0 && self.consumer.pause(&stop).is_err() {
             return;
         }
-        if freed.count() > 0 && !self.is_paused && self.consumer.resume(&freed).is_err() {
+        if free.count() > 0 && !self.is_paused && self.consumer.resume(&free).is_err() {
             return;
         }
-        *stuck = now;
+        self.stopped.names = now;
+    }
+
+    /// A rebalance hands out new partitions, none of them paused, and ends assignments.
+    fn after_rebalance(&mut self) {
+        let rebalances = self.consumer.context().rebalances.load(Relaxed);
+        if rebalances == self.rebalances {
+            return;
+        }
+        self.rebalances = rebalances;
+        let assignment = self.consumer.context().assignment();
+        keep_current(&mut self.open, &assignment);
+        self.stopped.names.retain(|name| assignment.contains_key(name));
+        if self.is_paused {
+            self.set_paused(true);
+        }
     }
 
     /// Returns whether there was a record.
     fn poll_once(&mut self, patience: Duration) -> Result<bool, String> {
-        let message = match self.consumer.poll(patience) {
+        let consumer = self.consumer.clone();
+        let polled = consumer.poll(patience);
+        self.after_rebalance();
+        let message = match polled {
             None => return Ok(false),
             Some(Ok(message)) => message,
             Some(Err(error)) => return self.on_error(error).map(|()| false),
         };
         self.error = None;
+        self.count_lost(&message);
         let (topic, partition) = (message.topic(), message.partition());
         let at = self.open.iter().position(|batch| {
             batch.partition.partition == partition && *batch.partition.topic == *topic
@@ -263,6 +306,30 @@ impl Connected {
         Ok(true)
     }
 
+    /// Told once for each time that Kafka's retention was quicker than we.
+    fn count_lost(&self, message: &BorrowedMessage<'_>) {
+        let context = self.consumer.context();
+        if !context.has_resets.load(Relaxed) {
+            return;
+        }
+        let name = TopicPartition { topic: message.topic().into(), partition: message.partition() };
+        let mut resets = context.resets.lock().expect("no holder of this lock panics");
+        let wanted = resets.remove(&name);
+        context.has_resets.store(!resets.is_empty(), Relaxed);
+        drop(resets);
+        let Some(wanted) = wanted else { return };
+        let lost = u64::try_from(message.offset() - wanted).unwrap_or(0);
+        if lost > 0 {
+            let partition = name.partition;
+            error!(topic = %name.topic, partition, offset = wanted, lost, "records removed by kafka's retention before they were read");
+            self.reader.meters.on_lost(lost);
+            self.reader.meters.set_error(format!(
+                "{}-{partition}: {lost} records were removed before they were read",
+                name.topic
+            ));
+        }
+    }
+
     fn flush(&mut self) {
         for batch in std::mem::take(&mut self.open) {
             self.hand_over(batch);
@@ -272,6 +339,9 @@ impl Connected {
     fn hand_over(&self, mut batch: Batch) {
         let mut acks = self.reader.acks.lock().expect("no holder of this lock panics");
         let Some(first) = acks.track(batch.epoch, batch.offsets()) else { return };
+        if let Some(credit) = acks.hold(batch.epoch, batch.bytes()) {
+            batch.hold(credit);
+        }
         drop(acks);
         batch.first = first;
         batch.hold(self.reader.held.take(batch.bytes()));
@@ -280,10 +350,11 @@ impl Connected {
         self.reader.queue.push(Arc::new(batch), credit);
     }
 
-    fn commit(&self, mode: CommitMode) {
+    /// Returns whether nothing was refused.
+    fn commit(&self, mode: CommitMode) -> bool {
         let offsets =
             self.reader.acks.lock().expect("no holder of this lock panics").take_committable();
-        commit(&self.consumer, &self.reader.acks, &offsets, mode);
+        commit(&self.consumer, &self.reader.acks, &offsets, mode)
     }
 
     fn on_error(&mut self, error: KafkaError) -> Result<(), String> {
@@ -303,10 +374,8 @@ impl Connected {
     fn drain(mut self) {
         self.open.clear();
         self.set_paused(true);
-        let deadline = Instant::now() + DRAIN_PATIENCE;
-        while Instant::now() < deadline
-            && !self.reader.meters.is_away.load(std::sync::atomic::Ordering::Relaxed)
-        {
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while Instant::now() < deadline && !self.reader.meters.is_away.load(Relaxed) {
             let epochs: Vec<Epoch> = self.consumer.context().assignment().into_values().collect();
             let acks = self.reader.acks.lock().expect("no holder of this lock panics");
             if epochs.iter().all(|epoch| acks.in_flight(*epoch) == 0) {
@@ -316,8 +385,14 @@ impl Connected {
             // Records that still come are not kept: they were never tracked.
             drop(self.consumer.poll(Duration::from_millis(5)));
         }
-        self.commit(CommitMode::Sync);
-        // Dropped, the consumer leaves the group, so that others need not wait for its session.
+        for _ in 0..LAST_COMMITS_MAX {
+            if self.commit(CommitMode::Sync) {
+                break;
+            }
+            drop(self.consumer.poll(POLL));
+        }
+        // Dropped, the consumer leaves the group, so that others need not wait for its session;
+        // unless it has a `group_instance_id`: then the group waits for it to come back.
     }
 }
 
@@ -326,9 +401,9 @@ fn commit<C: ConsumerContext>(
     acks: &Mutex<Acks>,
     offsets: &[(TopicPartition, i64)],
     mode: CommitMode,
-) {
+) -> bool {
     if offsets.is_empty() {
-        return;
+        return true;
     }
     let mut list = TopicPartitionList::with_capacity(offsets.len());
     for (name, offset) in offsets {
@@ -341,7 +416,55 @@ fn commit<C: ConsumerContext>(
     if let Err(error) = consumer.commit(&list, mode) {
         warn!(%error, "offsets not committed; tried again");
         acks.lock().expect("no holder of this lock panics").uncommit(offsets);
+        return false;
     }
+    true
+}
+
+/// Drops the batches of assignments that ended: their records are read again by who owns them now,
+/// and those of a new assignment must not be taken for theirs.
+fn keep_current(open: &mut Vec<Batch>, assignment: &HashMap<TopicPartition, Epoch>) {
+    open.retain(|batch| assignment.get(&batch.partition) == Some(&batch.epoch));
+}
+
+/// The partitions that are paused one by one.
+#[derive(Debug, Default)]
+struct Stopped {
+    names: Vec<TopicPartition>,
+}
+
+impl Stopped {
+    /// What to pause and what to resume, so that just `now` is paused.
+    fn changes(&self, now: &[TopicPartition]) -> (TopicPartitionList, TopicPartitionList) {
+        let list = |names: &[TopicPartition], without: &[TopicPartition]| {
+            let mut list = TopicPartitionList::new();
+            for name in names.iter().filter(|name| !without.contains(name)) {
+                list.add_partition(&name.topic, name.partition);
+            }
+            list
+        };
+        (list(now, &self.names), list(&self.names, now))
+    }
+
+    /// Resuming all has resumed these too.
+    fn on_all_resumed(&mut self) {
+        self.names.clear();
+    }
+}
+
+/// The partition, and the offset that was to be read, of librdkafka's word on an offset that is out
+/// of range: `logs [3]: offset reset (at offset 17 (leader epoch 0), broker 1) to …: Broker: Offset
+/// out of range`. It says so nowhere else.
+fn offset_reset(message: &str) -> Option<(TopicPartition, i64)> {
+    let (before, after) = message.split_once("]: offset reset (at offset ")?;
+    if !message.contains("Offset out of range") {
+        return None;
+    }
+    let (name, partition) = before.rsplit_once(" [")?;
+    let topic = name.rsplit_once(' ').map_or(name, |(_, topic)| topic);
+    let digits = after.find(|c: char| !c.is_ascii_digit())?;
+    let name = TopicPartition { topic: topic.into(), partition: partition.parse().ok()? };
+    Some((name, after[..digits].parse().ok()?))
 }
 
 impl Group {
@@ -376,7 +499,7 @@ impl Group {
                 let acks = self.acks.lock().expect("no holder of this lock panics");
                 let is_done = epochs.iter().all(|epoch| acks.in_flight(*epoch) == 0);
                 drop(acks);
-                let is_away = self.meters.is_away.load(std::sync::atomic::Ordering::Relaxed);
+                let is_away = self.meters.is_away.load(Relaxed);
                 if is_done || is_away || self.stop.is_cancelled() || Instant::now() >= deadline {
                     break;
                 }
@@ -410,6 +533,13 @@ fn names_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
 
 impl ClientContext for Group {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "OFFSET"
+            && let Some((name, wanted)) = offset_reset(message)
+        {
+            let mut resets = self.resets.lock().expect("no holder of this lock panics");
+            resets.insert(name, wanted);
+            self.has_resets.store(true, Relaxed);
+        }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 error!(facility, "{message}");
@@ -435,7 +565,7 @@ impl ConsumerContext for Group {
     }
 
     fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        self.has_changed.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.rebalances.fetch_add(1, Relaxed);
         let (what, list) = match rebalance {
             Rebalance::Assign(list) => ("partitions assigned", list),
             Rebalance::Revoke(list) => ("partitions given away", list),
@@ -458,5 +588,64 @@ impl ConsumerContext for Group {
         debug!(%error, "offsets not committed; tried again");
         let offsets: Vec<_> = names_of(offsets).into_iter().map(|name| (name, 0)).collect();
         self.acks.lock().expect("no holder of this lock panics").uncommit(&offsets);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(partition: i32) -> TopicPartition {
+        TopicPartition { topic: "logs".into(), partition }
+    }
+
+    fn partitions(list: &TopicPartitionList) -> Vec<i32> {
+        list.elements().iter().map(|element| element.partition()).collect()
+    }
+
+    #[test]
+    fn stopped_partition_stops_again_after_all_were_resumed() {
+        let mut stopped = Stopped::default();
+        let changes = |stopped: &Stopped, now: &[TopicPartition]| {
+            let (stop, free) = stopped.changes(now);
+            (partitions(&stop), partitions(&free))
+        };
+        assert_eq!(changes(&stopped, &[name(1)]), (vec![1], vec![]));
+        stopped.names = vec![name(1)];
+        assert_eq!(changes(&stopped, &[name(1)]), (vec![], vec![]));
+        stopped.on_all_resumed();
+        assert_eq!(changes(&stopped, &[name(1)]), (vec![1], vec![]));
+        stopped.names = vec![name(1)];
+        assert_eq!(changes(&stopped, &[name(2)]), (vec![2], vec![1]));
+    }
+
+    #[test]
+    fn batch_of_an_ended_assignment_is_not_filled_further() {
+        let acks = Arc::new(Mutex::new(Acks::default()));
+        let (old, kept) = {
+            let mut acks = acks.lock().unwrap();
+            (acks.assign(name(0)), acks.assign(name(1)))
+        };
+        let mut open = vec![
+            Batch::new(name(0), old, acks.clone()),
+            Batch::new(name(1), kept, acks.clone()),
+            Batch::new(name(2), Epoch(99), acks.clone()),
+        ];
+        let new = acks.lock().unwrap().assign(name(0));
+        keep_current(&mut open, &HashMap::from([(name(0), new), (name(1), kept)]));
+        let left: Vec<_> = open.iter().map(|batch| batch.epoch).collect();
+        assert_eq!(left, [kept]);
+    }
+
+    #[test]
+    fn loss_by_retention_is_read_from_librdkafkas_word() {
+        let out_of_range = "[thrd:main]: my-logs.x [3]: offset reset (at offset 17 (leader epoch 0), broker 1) to offset BEGINNING (leader epoch -1): fetch failed due to requested offset not available on the broker: Broker: Offset out of range";
+        let topic = TopicPartition { topic: "my-logs.x".into(), partition: 3 };
+        assert_eq!(offset_reset(out_of_range), Some((topic.clone(), 17)));
+        let bare = out_of_range.strip_prefix("[thrd:main]: ").unwrap();
+        assert_eq!(offset_reset(bare), Some((topic, 17)));
+        let new = "logs [0]: offset reset (at offset INVALID (leader epoch -1), broker 1) to offset BEGINNING: no previously committed offset available: Local: No offset stored";
+        assert_eq!(offset_reset(new), None);
+        assert_eq!(offset_reset("Offset out of range"), None);
     }
 }

@@ -13,11 +13,12 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::delivery::budget::Budget;
 use crate::delivery::chunk::{Batch, ORIGIN_HEADER};
 use crate::metrics::Meters;
 
@@ -34,6 +35,9 @@ pub const OMITTED: &str = "elkfk.dead.value_omitted";
 
 /// Dead letters under way at once; each holds on to its batch, which the budget counts.
 const UNDER_WAY_MAX: usize = 100;
+/// What a letter that waits for its turn costs beside its batch: a task and two texts.
+const LETTER_OVERHEAD_BYTES: usize = 1 << 10;
+const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
 
@@ -55,10 +59,12 @@ pub struct DeadLetters {
 
 struct Shared {
     bootstrap_servers: String,
-    producer: OnceCell<FutureProducer>,
+    /// `None` until it is needed, and again after an error for which it can never go on.
+    producer: tokio::sync::Mutex<Option<FutureProducer>>,
     /// Topics known to exist.
     topics: Mutex<HashMap<String, Arc<OnceCell<()>>>>,
     permits: Semaphore,
+    held: Arc<Budget>,
     meters: Arc<Meters>,
     stop: CancellationToken,
     runtime: tokio::runtime::Handle,
@@ -79,13 +85,20 @@ pub fn dead_topic(topic: &str) -> String {
 
 impl DeadLetters {
     /// To be called within a tokio runtime, which runs the deliveries.
-    pub fn new(bootstrap_servers: String, meters: Arc<Meters>, stop: CancellationToken) -> Self {
+    /// What waits is counted by `held`.
+    pub fn new(
+        bootstrap_servers: String,
+        held: Arc<Budget>,
+        meters: Arc<Meters>,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 bootstrap_servers,
-                producer: OnceCell::new(),
+                producer: tokio::sync::Mutex::default(),
                 topics: Mutex::default(),
                 permits: Semaphore::new(UNDER_WAY_MAX),
+                held,
                 meters,
                 stop,
                 runtime: tokio::runtime::Handle::current(),
@@ -96,7 +109,11 @@ impl DeadLetters {
     /// Sends a letter, as often as it takes; then its record is acknowledged.
     pub fn send(&self, letter: Letter) {
         let shared = self.shared.clone();
+        let texts = [Some(&letter.reason), letter.index.as_ref(), letter.field.as_ref()];
+        let bytes: usize = texts.into_iter().flatten().map(String::len).sum();
+        let credit = shared.held.take(LETTER_OVERHEAD_BYTES + bytes);
         shared.runtime.clone().spawn(async move {
+            let _credit = credit;
             let stop = shared.stop.clone();
             tokio::select! {
                 () = shared.deliver(letter) => {}
@@ -147,14 +164,25 @@ impl Shared {
     }
 
     async fn try_once(&self, topic: &str, letter: &Letter) -> Result<(), KafkaError> {
-        let producer = self.producer.get_or_try_init(|| async { self.config().create() }).await?;
-        self.ensure_topic(topic).await;
-        match self.produce(producer, topic, letter, true).await {
+        let producer = {
+            let mut held = self.producer.lock().await;
+            match &*held {
+                Some(producer) => producer.clone(),
+                None => held.insert(self.config().create()?).clone(),
+            }
+        };
+        self.ensure_topic(topic, ADMIN_PATIENCE).await?;
+        let result = match self.produce(&producer, topic, letter, true).await {
             Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => {
-                self.produce(producer, topic, letter, false).await
+                self.produce(&producer, topic, letter, false).await
             }
             result => result,
+        };
+        if let Some((code, reason)) = producer.client().fatal_error() {
+            warn!(%code, reason, "producer of dead letters failed for good; made anew");
+            self.producer.lock().await.take();
         }
+        result
     }
 
     fn config(&self) -> ClientConfig {
@@ -181,13 +209,18 @@ impl Shared {
         let record = letter.batch.get(letter.record as usize);
         let mut headers = OwnedHeaders::new();
         for (key, value) in record.headers() {
+            // One that is no place was written by somebody else.
+            if key == ORIGIN_HEADER && !record.has_origin() {
+                continue;
+            }
             headers = headers.insert(Header { key, value });
         }
         let source = &letter.batch.partition;
         let (partition, offset) = (source.partition.to_string(), record.offset().to_string());
         // A record that was replayed and died again keeps the place where it first stood.
-        if !record.headers().any(|(name, _)| name == ORIGIN_HEADER) {
-            let origin = format!("{}+{partition}+{offset}", source.topic);
+        if !record.has_origin() {
+            let mut origin = Vec::new();
+            record.write_place(&mut origin);
             headers = headers.insert(Header { key: ORIGIN_HEADER, value: Some(&origin) });
         }
         let about = [
@@ -212,28 +245,77 @@ impl Shared {
     }
 
     /// Creates the topic where it is missing: a broker may not do so by itself.
-    async fn ensure_topic(&self, topic: &str) {
+    async fn ensure_topic(&self, topic: &str, patience: Duration) -> Result<(), KafkaError> {
         let cell = {
             let mut topics = self.topics.lock().expect("no holder of this lock panics");
             topics.entry(topic.to_owned()).or_default().clone()
         };
-        cell.get_or_init(|| async {
-            let admin: Result<AdminClient<DefaultClientContext>, _> =
-                ClientConfig::new().set("bootstrap.servers", &self.bootstrap_servers).create();
-            let created = match admin {
-                Ok(admin) => {
-                    // The broker's own replication factor.
-                    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(-1));
-                    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
-                    admin.create_topics([&new], &options).await
+        cell.get_or_try_init(|| async {
+            let admin: AdminClient<DefaultClientContext> =
+                ClientConfig::new().set("bootstrap.servers", &self.bootstrap_servers).create()?;
+            // The broker's own replication factor.
+            let new = NewTopic::new(topic, 1, TopicReplication::Fixed(-1));
+            let options = AdminOptions::new().request_timeout(Some(patience));
+            // Not reached is not answered: the next try asks again.
+            let created = admin.create_topics([&new], &options).await?;
+            match created.as_slice() {
+                [Ok(_)] => Ok(()),
+                [Err((_, code))] if is_settled(*code) => {
+                    if *code != RDKafkaErrorCode::TopicAlreadyExists {
+                        warn!(topic, %code, "topic for dead letters not created; left to the broker");
+                    }
+                    Ok(())
                 }
-                Err(error) => Err(error),
-            };
-            match created.as_deref() {
-                Ok([Err((_, RDKafkaErrorCode::TopicAlreadyExists))]) | Ok([Ok(_)]) => {}
-                other => warn!(topic, answer = ?other, "topic for dead letters not created; left to the broker"),
+                [Err((_, code)), ..] => Err(KafkaError::AdminOp(*code)),
+                [] | [Ok(_), ..] => Ok(()),
             }
         })
-        .await;
+        .await
+        .copied()
+    }
+}
+
+/// Whether asking again for the topic would bring the same answer: it is there, or we may not.
+fn is_settled(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAlreadyExists
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::PolicyViolation
+            | RDKafkaErrorCode::InvalidReplicationFactor
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn topic_that_could_not_be_created_is_asked_for_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        // Nobody answers there.
+        drop(listener);
+        let letters = DeadLetters::new(
+            addr.to_string(),
+            Budget::new(1),
+            Arc::default(),
+            CancellationToken::new(),
+        );
+        let asked = tokio::time::timeout(
+            Duration::from_secs(30),
+            letters.shared.ensure_topic("logs.dead", Duration::from_millis(200)),
+        );
+        asked.await.expect("an answer in time").unwrap_err();
+        let topics = letters.shared.topics.lock().unwrap();
+        assert!(!topics["logs.dead"].initialized(), "the next letter asks again");
+    }
+
+    #[test]
+    fn busy_broker_is_no_answer() {
+        assert!(is_settled(RDKafkaErrorCode::TopicAlreadyExists));
+        assert!(!is_settled(RDKafkaErrorCode::RequestTimedOut));
+        assert!(!is_settled(RDKafkaErrorCode::NotController));
     }
 }

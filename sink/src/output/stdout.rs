@@ -149,6 +149,14 @@ impl Printed {
         self.documents.push(Placed { end: self.body.len() as u32, record });
     }
 
+    /// Takes back what was added of a record, the last one.
+    pub fn forget(&mut self, record: u32) {
+        while self.documents.last().is_some_and(|document| document.record == record) {
+            self.documents.pop();
+        }
+        self.body.truncate(self.documents.last().map_or(0, |document| document.end as usize));
+    }
+
     /// Hands out what was collected and begins anew; `None` where there is nothing.
     pub fn finish(&mut self, batch: &Arc<crate::delivery::chunk::Batch>) -> Option<Arc<Chunk>> {
         let documents = std::mem::take(&mut self.documents);

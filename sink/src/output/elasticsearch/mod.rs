@@ -10,7 +10,9 @@ pub mod documents;
 pub mod options;
 pub mod template;
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
@@ -54,10 +56,12 @@ impl Writer {
         let mut bulk = Bulk::new(BulkOptions {
             nodes: self.output.nodes.len(),
             retry: self.output.retry,
+            lane_patience: self.output.lane_patience,
             seed,
             ..BulkOptions::default()
         });
-        let mut requests: JoinSet<(RequestId, Instant, Result<Reply, String>)> = JoinSet::new();
+        let mut requests = Requests::default();
+        let mut blocked_before = 0;
         let mut outputs = Vec::new();
         let mut installed = self.output.template.is_none();
         let mut next_install = Instant::now();
@@ -77,8 +81,9 @@ impl Writer {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
-                Some(Ok((request, sent, reply))) = requests.join_next() => {
-                    self.meters.on_answered(sent.elapsed());
+                Some((request, reply)) = requests.next() => {
+                    self.meters.on_answered(reply.took);
+                    let reply = reply.reply;
                     bulk.step(Instant::now(), Input::Answered { request, reply }, &mut outputs);
                 }
                 count = self.chunks.recv_many(&mut received, 32), if installed => {
@@ -99,22 +104,22 @@ impl Writer {
                 let (is_away, is_unauthorised) = (bulk.is_away(), bulk.is_unauthorised());
                 self.meters.set_bulk(is_away, is_unauthorised, bulk.requests_in_flight());
             }
+            let blocked = bulk.blocked_lanes().count();
+            if blocked != blocked_before {
+                // Other outputs count theirs in the same place.
+                self.meters.blocked_indices.fetch_add(blocked, Relaxed);
+                self.meters.blocked_indices.fetch_sub(blocked_before, Relaxed);
+                blocked_before = blocked;
+            }
         }
     }
 
-    fn perform(
-        &self,
-        output: Output,
-        client: &HttpClient,
-        requests: &mut JoinSet<(RequestId, Instant, Result<Reply, String>)>,
-    ) {
+    fn perform(&self, output: Output, client: &HttpClient, requests: &mut Requests) {
         match output {
             Output::Send(request) => {
                 let (client, output) = (client.clone(), self.output.clone());
-                requests.spawn(async move {
-                    let (id, sent) = (request.id, Instant::now());
-                    (id, sent, send(&client, &output, request).await)
-                });
+                let id = request.id;
+                requests.spawn(id, async move { send(&client, &output, request).await });
             }
             Output::Acknowledge { slice, already_there } => {
                 slice.acknowledge();
@@ -189,6 +194,43 @@ impl Writer {
     }
 }
 
+/// Requests under way. Each is answered once, that of a task that panicked too: the core waits for
+/// every one of them.
+#[derive(Default)]
+struct Requests {
+    tasks: JoinSet<Result<Reply, String>>,
+    started: HashMap<tokio::task::Id, (RequestId, Instant)>,
+}
+
+struct Answer {
+    reply: Result<Reply, String>,
+    took: Duration,
+}
+
+impl Requests {
+    fn spawn(
+        &mut self,
+        request: RequestId,
+        work: impl Future<Output = Result<Reply, String>> + Send + 'static,
+    ) {
+        let task = self.tasks.spawn(work).id();
+        self.started.insert(task, (request, Instant::now()));
+    }
+
+    /// The next answer; `None` while nothing is under way. May be dropped before it is ready.
+    async fn next(&mut self) -> Option<(RequestId, Answer)> {
+        let (task, reply) = match self.tasks.join_next_with_id().await? {
+            Ok((task, reply)) => (task, reply),
+            Err(error) => {
+                error!(%error, "a bulk request ended without an answer; it is sent again");
+                (error.id(), Err(format!("the request's task ended: {error}")))
+            }
+        };
+        let (request, sent) = self.started.remove(&task)?;
+        Some((request, Answer { reply, took: sent.elapsed() }))
+    }
+}
+
 async fn send(
     client: &HttpClient,
     output: &Elasticsearch,
@@ -200,4 +242,20 @@ async fn send(
     client
         .call(node, Method::POST, &output.bulk_path, "application/x-ndjson", body, compression)
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn request_whose_task_panics_is_answered_all_the_same() {
+        let mut requests = Requests::default();
+        assert!(requests.next().await.is_none());
+        requests.spawn(7, async { panic!("asked to panic") });
+        let (request, answer) = requests.next().await.unwrap();
+        assert_eq!(request, 7);
+        assert!(answer.reply.unwrap_err().contains("ended"));
+        assert!(requests.started.is_empty());
+    }
 }

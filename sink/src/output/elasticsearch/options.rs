@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use elkfk_base::Mistakes;
 
+use super::template;
 use crate::config::{Located, Options, Plugin};
 use crate::delivery::backoff::Backoff;
 use crate::event::Template;
@@ -31,6 +32,10 @@ pub struct Elasticsearch {
     pub timeout: Duration,
     pub retry: Backoff,
     pub template: Option<IndexTemplate>,
+    /// Distinct indices within an hour; events for more are dead letters.
+    pub indices_per_hour: usize,
+    /// What waits for an index that refuses writes for longer becomes dead letters.
+    pub lane_patience: Option<Duration>,
 }
 
 /// What happens to a document whose id is there already.
@@ -84,6 +89,8 @@ pub struct IndexTemplate {
     pub overwrite: bool,
 }
 
+/// As many shards as Elasticsearch lets a node have by default.
+const INDICES_PER_HOUR: u64 = 1000;
 const DEFAULT_INDEX: &str = "logs-%{+YYYY.MM.dd}";
 
 const IGNORED: [&str; 16] = [
@@ -227,8 +234,8 @@ impl Elasticsearch {
             value: DEFAULT_INDEX.into(),
             place: plugin.place.clone(),
         });
-        let template = options.template_of(&index);
-        if template.as_ref().is_some_and(Template::uses_clock) {
+        let parsed_index = options.template_of(&index);
+        if parsed_index.as_ref().is_some_and(Template::uses_clock) {
             options.mistake(&index.place, "index depends on the time of day, so a repeated record would be indexed twice; use %{+…}, the event's own time");
         }
         let level = options.number("compression_level");
@@ -258,7 +265,11 @@ impl Elasticsearch {
                 ),
             }
         }
-        let manage = options.boolean("manage_template", true);
+        let mut manage = options.boolean("manage_template", true);
+        if !template::is_specific(&index.value) && !options.has("template") {
+            // The user's own template names its indices itself.
+            manage = false;
+        }
         let index_template = IndexTemplate {
             name: options.text("template_name").unwrap_or_else(|| template_name(&index.value)),
             file: options.text("template").map(PathBuf::from),
@@ -282,6 +293,11 @@ impl Elasticsearch {
             .into_iter()
             .filter_map(|(name, value)| Some((name.value, value.as_text()?.to_owned())))
             .collect();
+        let indices_per_hour = options.count("elkfk.indices_per_hour", INDICES_PER_HOUR) as usize;
+        let lane_patience = options
+            .number("elkfk.lane_patience")
+            .filter(|seconds| *seconds > 0.0)
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         options.ignored(&IGNORED);
         options.refused(&REFUSED);
         options.finish();
@@ -301,7 +317,7 @@ impl Elasticsearch {
         }
         Some(Self {
             nodes,
-            index: template?,
+            index: parsed_index?,
             index_text: index.value,
             document_id,
             action,
@@ -312,6 +328,8 @@ impl Elasticsearch {
             timeout,
             retry,
             template: manage.then_some(index_template),
+            indices_per_hour,
+            lane_patience,
         })
     }
 
@@ -405,10 +423,21 @@ mod tests {
     }
 
     #[test]
+    fn own_options_stand_in_quotes() {
+        let output = read("").unwrap();
+        assert_eq!((output.indices_per_hour, output.lane_patience), (1000, None));
+        let output =
+            read(r#""elkfk.indices_per_hour" => 5 "elkfk.lane_patience" => 3600"#).unwrap();
+        assert_eq!(output.indices_per_hour, 5);
+        assert_eq!(output.lane_patience, Some(Duration::from_secs(3600)));
+    }
+
+    #[test]
     fn template_is_named_after_its_indices() {
         let name = |options| read(options).unwrap().template.unwrap().name;
         assert_eq!(name(""), "elkfk-logs");
-        assert_eq!(name(r#"index => "%{type}-x""#), "elkfk");
+        assert_eq!(read(r#"index => "%{type}-x""#).unwrap().template, None);
+        assert_eq!(name(r#"index => "%{type}-x" template => "mine.json""#), "elkfk");
         assert_eq!(name(r#"template_name => "mine""#), "mine");
         assert_eq!(read("manage_template => false").unwrap().template, None);
     }

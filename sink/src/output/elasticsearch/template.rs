@@ -61,6 +61,19 @@ fn pattern(index: &str) -> String {
     pattern.to_lowercase()
 }
 
+/// Whether one template could stand for these indices alone: one for `*…` would be laid over
+/// indices that are not ours.
+pub fn is_specific(index: &str) -> bool {
+    !pattern(index).starts_with('*')
+}
+
+/// What to make of an answer that is neither good nor a refusal.
+fn is_passing(status: u16) -> bool {
+    // Unauthorised: once the credentials are repaired the template is still to be installed. 403, in
+    // contrast, is said to users who may write documents and nothing else.
+    matches!(status, 401 | 429 | 500..)
+}
+
 /// Installs the template unless it is there.
 ///
 /// # Errors
@@ -83,7 +96,7 @@ pub async fn install(
         match status {
             200 => return Ok(()),
             404 => {}
-            429 | 500.. => return Err(format!("{status}")),
+            status if is_passing(status) => return Err(status.to_string()),
             _ => {
                 warn!(template = template.name, status, "index template not looked up");
                 return Ok(());
@@ -112,7 +125,7 @@ pub async fn install(
                 info!(template = template.name, "index template installed");
                 return Ok(());
             }
-            429 | 500.. => return Err(format!("{status}")),
+            status if is_passing(status) => return Err(status.to_string()),
             _ => refusal = format!("{status} {}", String::from_utf8_lossy(&answer)),
         }
     }
@@ -127,6 +140,18 @@ pub async fn install(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn template_for_every_index_is_none_of_ours() {
+        assert!(is_specific("logs-%{+YYYY.MM.dd}") && is_specific("plain"));
+        assert!(!is_specific("%{[service]}-%{+YYYY.MM.dd}") && !is_specific("%{a}"));
+    }
+
+    #[test]
+    fn bad_credentials_leave_the_template_to_be_installed_later() {
+        assert!([401, 429, 500, 503].into_iter().all(is_passing));
+        assert!(![200, 400, 403, 404, 405].into_iter().any(is_passing));
+    }
 
     #[test]
     fn pattern_covers_what_the_index_can_be() {
