@@ -2,6 +2,9 @@
 
 use elkfk_base::Mistakes;
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
 
 use crate::codec::Codec;
 use crate::config::{Located, Options, Plugin, SettingKind};
@@ -55,7 +58,7 @@ const PASSED_ON: [(&str, &str, &str); 17] = [
     ("fetch_min_bytes", "fetch.min.bytes", "1"),
     ("heartbeat_interval_ms", "heartbeat.interval.ms", "3000"),
     ("isolation_level", "isolation.level", "read_committed"),
-    ("max_partition_fetch_bytes", "max.partition.fetch.bytes", "4194304"),
+    ("max_partition_fetch_bytes", "max.partition.fetch.bytes", "1048576"),
     ("max_poll_interval_ms", "max.poll.interval.ms", "300000"),
     ("metadata_max_age_ms", "topic.metadata.refresh.interval.ms", "5000"),
     ("receive_buffer_bytes", "socket.receive.buffer.bytes", ""),
@@ -132,8 +135,17 @@ impl KafkaInput {
         }
         let mut settings = Vec::new();
         for (name, theirs, default) in PASSED_ON {
-            match options.text(name) {
-                Some(value) => settings.push((theirs, value)),
+            match options.located(name) {
+                Some(given) => {
+                    // librdkafka knows what it takes; asked now, not when the pipeline starts.
+                    let mut one = ClientConfig::new();
+                    if let Err(error) = one.set(theirs, &given.value).create_native_config() {
+                        let reason = reason_of(error);
+                        let text = format!("{name} => {}: {reason}", given.value);
+                        options.mistake(&given.place, text);
+                    }
+                    settings.push((theirs, given.value));
+                }
                 None if default.is_empty() => {}
                 None => settings.push((theirs, default.to_owned())),
             }
@@ -208,7 +220,24 @@ impl KafkaInput {
         options.refused(&REFUSED);
         options.finish();
         mistakes.0.append(&mut inner.0);
+        if mistakes.0.len() == before
+            && let Err(error) = read.can_be_created()
+        {
+            mistakes.push(plugin.place.mistake(format!("input \"kafka\": {}", reason_of(error))));
+        }
         (mistakes.0.len() == before && codec.is_some()).then_some(read)
+    }
+
+    /// Whether librdkafka takes the settings together: some limit each other. Without a server, so
+    /// that nothing is asked over the network.
+    fn can_be_created(&self) -> Result<(), KafkaError> {
+        let mut config = self.client_config(0);
+        config.remove("bootstrap.servers");
+        // It would tell that there is none.
+        config.set_log_level(RDKafkaLogLevel::Critical);
+        let consumer: BaseConsumer = config.create()?;
+        drop(consumer);
+        Ok(())
     }
 
     /// librdkafka's configuration for one of the consumers.
@@ -222,7 +251,9 @@ impl KafkaInput {
             // Committed is only what was acknowledged, and only by us.
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // Read ahead enough to keep the filters busy; memory is counted elsewhere.
+            // Read ahead enough to keep the filters busy. What is read ahead is counted once it is
+            // unpacked, and an answer is unpacked whole: beyond these 16 MiB there may be one answer
+            // for each partition, `max.partition.fetch.bytes` times what compression saved.
             .set("queued.max.messages.kbytes", "16384")
             .set("queued.min.messages", "50000")
             .set("fetch.queue.backoff.ms", "20")
@@ -236,6 +267,14 @@ impl KafkaInput {
             config.set(*name, value);
         }
         config
+    }
+}
+
+/// librdkafka's words alone: the name it has for the setting is not the user's.
+fn reason_of(error: KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, reason, _, _) | KafkaError::ClientCreation(reason) => reason,
+        other => other.to_string(),
     }
 }
 
@@ -318,6 +357,17 @@ mod tests {
         assert_eq!(config.get("enable.auto.commit"), Some("false"));
         let config: rdkafka::error::KafkaResult<rdkafka::consumer::BaseConsumer> = config.create();
         config.expect("librdkafka takes every setting");
+    }
+
+    #[test]
+    fn what_librdkafka_would_refuse_is_told_with_its_place() {
+        let text = refused(r#"session_timeout_ms => "abc""#);
+        assert!(text.starts_with("a.conf:1:39: session_timeout_ms => abc: "), "{text}");
+        let text = refused("auto_offset_reset => never");
+        assert!(text.contains("auto_offset_reset => never: "), "{text}");
+        // Each is good alone.
+        let text = refused("max_poll_interval_ms => 1000 session_timeout_ms => 6000");
+        assert!(text.starts_with("a.conf:1:9: input \"kafka\": "), "{text}");
     }
 
     #[test]
