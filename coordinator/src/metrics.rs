@@ -32,6 +32,8 @@ metrics! {
         vec![0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0]);
     IntCounter LOGGED_BYTES = register_int_counter(
         "elkfk_coordinator_logged_bytes_total", "Bytes of commands made durable");
+    IntCounter LOG_TORN_BYTES = register_int_counter(
+        "elkfk_coordinator_log_torn_bytes_total", "Bytes of torn batches cut off the log at a start");
     IntCounter REFUSED_CONNECTIONS = register_int_counter(
         "elkfk_coordinator_refused_connections_total", "Connections closed before a session");
 }

@@ -31,11 +31,12 @@ pub(crate) enum RecoveryError {
 /// Reads the newest snapshot and the log after it, for a server that is the only voter. The log goes
 /// on in segments of `segment_bytes`.
 pub(crate) fn recover<D: Disk>(
-    snapshots: D,
+    mut snapshots: D,
     log: D,
     server: u64,
     segment_bytes: u64,
 ) -> Result<Recovered<D>, RecoveryError> {
+    snapshots::remove_unfinished(&mut snapshots);
     let mut machine = snapshots::load_newest(&snapshots).map_err(RecoveryError::Snapshots)?;
     let snapshot_index = machine.index();
     let (wal, mut recovered) =

@@ -6,7 +6,7 @@
 
 use std::io;
 
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::machine::Machine;
 use crate::tree::ImageError;
@@ -138,14 +138,127 @@ impl<D: Disk> SnapshotWriter<D> {
     }
 }
 
-/// Removes all but the newest `kept`, and what a crash left half written. Returns the oldest index
-/// that is kept: the log is needed from there on.
+/// Removes what a crash or a failure left half written: it holds room that the log may need.
+pub(crate) fn remove_unfinished(disk: &mut impl Disk) {
+    match disk.remove(TEMPORARY) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            warn!(%error, "half a snapshot cannot be removed");
+        }
+        _ => {}
+    }
+}
+
+/// Removes all but the newest `kept`; what cannot be removed stays, with a warning. Returns the
+/// oldest index that is kept: the log is needed from there on.
 pub(crate) fn purge(disk: &mut impl Disk, kept: usize) -> Result<u64, SnapshotError> {
     let indices = indices(disk)?;
     let (old, kept) = indices.split_at(indices.len().saturating_sub(kept.max(1)));
     for index in old {
         let name = name(*index);
-        disk.remove(&name).map_err(|source| SnapshotError::Read { name, source })?;
+        if let Err(error) = disk.remove(&name) {
+            warn!(snapshot = name, %error, "old snapshot cannot be removed");
+        }
     }
     Ok(kept.first().copied().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::{Action, Command, Origin};
+    use crate::wal::simulated::SimulatedDisk;
+
+    /// A machine with this many entries applied.
+    fn machine(entries: u64) -> Machine {
+        let mut machine = Machine::new();
+        machine.apply(1, 1, &[]);
+        for index in 2..=entries {
+            let (origin, session) = (Origin::default(), Default::default());
+            let action = Action::Secret([index as u8; 32]);
+            let command = Command { time_ms: 1, origin, session, action };
+            machine.apply(1, index, &command.encode());
+        }
+        machine
+    }
+
+    fn write(disk: &SimulatedDisk, entries: u64) -> io::Result<u64> {
+        let mut machine = machine(entries);
+        let mut writer = SnapshotWriter::start(disk.clone(), machine.index())?;
+        writer.write(&machine.start_image())?;
+        loop {
+            let (piece, is_last) =
+                machine.tree.next_image_piece(100).expect("an image is under way");
+            writer.write(&piece)?;
+            if is_last {
+                return writer.finish();
+            }
+        }
+    }
+
+    fn disk_with(snapshots: &[u64]) -> SimulatedDisk {
+        let disk = SimulatedDisk::new(1);
+        for entries in snapshots {
+            write(&disk, *entries).unwrap();
+        }
+        disk
+    }
+
+    #[test]
+    fn the_newest_whole_snapshot_is_used() {
+        let disk = disk_with(&[3, 20, 7]);
+        assert_eq!(load_newest(&disk).unwrap().index(), 20);
+        disk.rot(&name(20), 40);
+        assert_eq!(load_newest(&disk).unwrap().index(), 7);
+        disk.rot(&name(7), 40);
+        disk.rot(&name(3), 40);
+        // The newest is what an operator has to mend.
+        let error = load_newest(&disk).unwrap_err();
+        assert!(error.to_string().starts_with(&name(20)), "{error}");
+        assert_eq!(load_newest(&SimulatedDisk::new(1)).unwrap().index(), 0);
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_noticed() {
+        let disk = disk_with(&[5]);
+        for offset in 0..disk.read(&name(5)).unwrap().len() {
+            disk.rot(&name(5), offset);
+            assert!(load_newest(&disk).is_err(), "byte {offset}");
+            disk.rot(&name(5), offset);
+        }
+        load_newest(&disk).unwrap();
+    }
+
+    #[test]
+    fn a_snapshot_cut_short_anywhere_is_noticed() {
+        let whole = disk_with(&[5]).read(&name(5)).unwrap();
+        for length in 0..whole.len() {
+            let mut disk = SimulatedDisk::new(1);
+            disk.create(&name(5)).unwrap();
+            disk.write_at(&name(5), 0, &whole[..length]).unwrap();
+            assert!(load_newest(&disk).is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_the_log_from_the_oldest_of_them() {
+        let mut disk = disk_with(&[2, 4, 6, 8]);
+        assert_eq!(purge(&mut disk, 3).unwrap(), 4);
+        assert_eq!(indices(&disk).unwrap(), [4, 6, 8]);
+        assert_eq!(purge(&mut disk, 3).unwrap(), 4);
+        // None would leave nothing to start from.
+        assert_eq!(purge(&mut disk, 0).unwrap(), 8);
+        assert_eq!(purge(&mut SimulatedDisk::new(1), 3).unwrap(), 0);
+    }
+
+    #[test]
+    fn half_a_snapshot_counts_for_nothing_and_can_be_removed() {
+        let mut disk = disk_with(&[3]);
+        disk.set_capacity(disk.read(&name(3)).unwrap().len() as u64 + 30);
+        assert_eq!(write(&disk, 9).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(load_newest(&disk).unwrap().index(), 3);
+        assert_eq!(disk.list().unwrap(), [name(3), TEMPORARY.to_owned()]);
+        remove_unfinished(&mut disk);
+        remove_unfinished(&mut disk);
+        assert_eq!(disk.list().unwrap(), [name(3)]);
+    }
 }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::metrics;
-use crate::snapshots::{self, SnapshotError, SnapshotWriter};
+use crate::snapshots::{self, SnapshotWriter};
 use crate::wal::disk::Disk;
 use crate::wal::{AppendError, Batch, Wal};
 
@@ -46,7 +46,7 @@ pub(super) enum Notice {
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) bytes: u64,
-    /// The log is needed from here on.
+    /// The log is needed from here on; 0 where that is not known.
     pub(super) oldest_index: u64,
 }
 
@@ -100,7 +100,8 @@ pub(super) fn write_log<D: Disk>(
             }
         }
         let told = match (wal.keep_room(), is_full) {
-            (Err(error), false) => Some((true, Notice::Full(error.to_string()))),
+            (Err(AppendError::Failed(error)), _) => return fail(&error, notices),
+            (Err(AppendError::Full(error)), false) => Some((true, Notice::Full(error.to_string()))),
             (Ok(()), true) => Some((false, Notice::Room)),
             _ => None,
         };
@@ -143,13 +144,17 @@ fn append<D: Disk>(
                 std::thread::sleep(RETRY);
             }
             Err(AppendError::Failed(error)) => {
-                error!(%error, "write to the log failed: nothing more is acknowledged");
-                let why = format!("write to the log: {error}; check the disk, then start again");
-                let _ = notices.blocking_send(Notice::Failed(why));
+                fail(&error, notices);
                 return false;
             }
         }
     }
+}
+
+fn fail(error: &std::io::Error, notices: &mpsc::Sender<Notice>) {
+    error!(%error, "write to the log failed: nothing more is acknowledged");
+    let why = format!("write to the log: {error}; check the disk, then start again");
+    let _ = notices.blocking_send(Notice::Failed(why));
 }
 
 /// Writes one snapshot from the pieces that come, and removes old ones. A sender that is dropped
@@ -172,12 +177,113 @@ pub(super) fn write_snapshot<D: Disk>(
         }
         Ok(None)
     };
-    let result = match write() {
+    let written = write();
+    if !matches!(written, Ok(Some(_))) {
+        // At once: on a full disk the log waits for this room.
+        snapshots::remove_unfinished(&mut purged_disk);
+    }
+    let result = match written {
         Ok(None) => return,
-        Ok(Some(bytes)) => snapshots::purge(&mut purged_disk, kept)
-            .map(|oldest_index| Written { bytes, oldest_index })
-            .map_err(|error: SnapshotError| error.to_string()),
+        Ok(Some(bytes)) => {
+            let oldest_index = snapshots::purge(&mut purged_disk, kept).unwrap_or_else(|error| {
+                warn!(%error, "old snapshots cannot be removed");
+                0
+            });
+            Ok(Written { bytes, oldest_index })
+        }
         Err(error) => Err(error.to_string()),
     };
     let _ = notices.blocking_send(Notice::Snapshot { index, result });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::machine::Machine;
+    use crate::wal::LogEntry;
+    use crate::wal::simulated::SimulatedDisk;
+
+    const SEGMENT_BYTES: u64 = 1 << 20;
+
+    fn batch(index: u64) -> Batch {
+        let data = Bytes::from(vec![index as u8; 100]);
+        Batch {
+            vote: Default::default(),
+            entries: vec![LogEntry { term: 1, index, kind: 0, data }],
+        }
+    }
+
+    /// Runs the log's thread over these tasks to its end; returns what it told.
+    fn run(disk: &SimulatedDisk, tasks: impl IntoIterator<Item = LogTask>) -> Vec<Notice> {
+        let (wal, _) = Wal::open(disk.clone(), 0, SEGMENT_BYTES).unwrap();
+        let (sender, receiver) = sync_channel(100);
+        let (notifier, mut notices) = mpsc::channel(100);
+        tasks.into_iter().for_each(|task| sender.send(task).unwrap());
+        drop(sender);
+        write_log(wal, &receiver, &notifier);
+        drop(notifier);
+        std::iter::from_fn(|| notices.blocking_recv()).collect()
+    }
+
+    fn entries(disk: &SimulatedDisk) -> usize {
+        Wal::open(disk.clone(), 0, SEGMENT_BYTES).unwrap().1.entries.len()
+    }
+
+    #[test]
+    fn what_is_told_as_persisted_survives_a_power_cut() {
+        let disk = SimulatedDisk::new(3);
+        let notices = run(&disk, [LogTask::Append { number: 7, batch: batch(1) }]);
+        assert!(matches!(notices[..], [Notice::Persisted { number: 7, .. }]), "{notices:?}");
+        disk.lose_power();
+        assert_eq!(entries(&disk), 1);
+    }
+
+    #[test]
+    fn batches_that_wait_together_share_one_sync() {
+        let disk = SimulatedDisk::new(3);
+        let tasks = (1..=50).map(|number| LogTask::Append { number, batch: batch(number) });
+        let notices = run(&disk, tasks);
+        assert!(matches!(notices[..], [Notice::Persisted { number: 50, .. }]), "{notices:?}");
+        assert_eq!(disk.syncs(), 1);
+        disk.lose_power();
+        assert_eq!(entries(&disk), 50);
+    }
+
+    #[test]
+    fn after_a_failed_sync_nothing_is_told_as_persisted() {
+        let disk = SimulatedDisk::new(3);
+        disk.fail_sync_after(0);
+        let tasks = [LogTask::Append { number: 1, batch: batch(1) }];
+        let notices = run(&disk, tasks);
+        assert!(matches!(notices[..], [Notice::Failed(_)]), "{notices:?}");
+    }
+
+    #[test]
+    fn a_snapshot_that_fails_leaves_no_room_taken() {
+        let disk = SimulatedDisk::new(3);
+        disk.set_capacity(20);
+        let (pieces, receiver) = mpsc::channel(4);
+        let (notifier, mut notices) = mpsc::channel(4);
+        pieces.try_send((Machine::new().start_image(), false)).unwrap();
+        pieces.try_send((vec![1; 100], true)).unwrap();
+        write_snapshot(disk.clone(), disk.clone(), 5, 3, receiver, &notifier);
+        let notice = notices.blocking_recv();
+        assert!(
+            matches!(notice, Some(Notice::Snapshot { index: 5, result: Err(_) })),
+            "{notice:?}"
+        );
+        assert!(disk.list().unwrap().is_empty());
+
+        // Given up half way, as at a stop.
+        disk.set_capacity(u64::MAX);
+        let (pieces, receiver) = mpsc::channel(4);
+        pieces.try_send((vec![1; 100], false)).unwrap();
+        drop(pieces);
+        write_snapshot(disk.clone(), disk.clone(), 5, 3, receiver, &notifier);
+        assert!(disk.list().unwrap().is_empty());
+    }
 }

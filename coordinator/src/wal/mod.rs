@@ -19,6 +19,8 @@ use tracing::warn;
 
 use disk::Disk;
 
+use crate::metrics;
+
 /// A segment is closed when it is this large.
 pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
 /// Room is reserved in pieces of this size, or of a segment's where that is smaller.
@@ -97,6 +99,16 @@ pub enum WalError {
          restore them or start with an empty data directory"
     )]
     Missing { first: u64, snapshot: u64 },
+    #[error(
+        "there is a snapshot up to entry {snapshot}, but no log: what was acknowledged after it would be lost; \
+         put the files log-* back, or start with an empty data directory"
+    )]
+    NoLog { snapshot: u64 },
+    #[error(
+        "the log ends at entry {last}, before the newest snapshot at {snapshot}: it is not the log of that snapshot; \
+         put the right files log-* back, or start with an empty data directory"
+    )]
+    Behind { last: u64, snapshot: u64 },
 }
 
 /// Why a batch was not appended.
@@ -178,8 +190,17 @@ impl<D: Disk> Wal<D> {
             let is_last = at + 1 == found.len();
             wal.read_segment(name, is_last, snapshot_index, &mut recovered)?;
         }
-        if wal.segments.is_empty() {
-            wal.start_segment(snapshot_index + 1).map_err(WalError::Create)?;
+        match wal.segments.back() {
+            // A snapshot is taken of what is in the log, and the last segment is never purged.
+            Some(last) if last.last_index < snapshot_index => {
+                let (last, snapshot) = (last.last_index, snapshot_index);
+                return Err(WalError::Behind { last, snapshot });
+            }
+            Some(_) => {}
+            None if snapshot_index > 0 => {
+                return Err(WalError::NoLog { snapshot: snapshot_index });
+            }
+            None => wal.start_segment(1).map_err(WalError::Create)?,
         }
         Ok((wal, recovered))
     }
@@ -227,7 +248,13 @@ impl<D: Disk> Wal<D> {
                 return Err(damaged);
             }
             let torn = Torn { segment: name.to_owned(), offset: offset as u64 };
-            warn!(segment = name, offset, "the end of the log was torn by a crash and is cut off");
+            let torn_bytes =
+                bytes[offset..].iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+            metrics::LOG_TORN_BYTES.inc_by(torn_bytes as u64);
+            warn!(
+                segment = name,
+                offset, torn_bytes, "the end of the log was torn by a crash and is cut off"
+            );
             recovered.torn = Some(torn);
             // Zeros, or a shorter batch written here could leave the torn one's end behind it.
             let zeros = vec![0; bytes.len() - offset];
@@ -254,10 +281,7 @@ impl<D: Disk> Wal<D> {
         if self.is_failed {
             return Err(AppendError::Failed(io::Error::other("it failed before")));
         }
-        if self.offset >= self.segment_bytes {
-            let next = self.segments.back().map_or(0, |segment| segment.last_index) + 1;
-            self.start_segment(next).map_err(full_or_failed)?;
-        }
+        self.roll().map_err(full_or_failed)?;
         let mut bytes = Vec::new();
         let mut sequence = self.next_sequence;
         for batch in batches {
@@ -285,15 +309,26 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
-    /// Makes sure that as much as may be in flight finds room.
-    pub(crate) fn keep_room(&mut self) -> io::Result<()> {
+    /// Goes on in a new segment where the one being written is large enough.
+    fn roll(&mut self) -> io::Result<()> {
+        if self.offset < self.segment_bytes {
+            return Ok(());
+        }
+        let next = self.segments.back().map_or(0, |segment| segment.last_index) + 1;
+        self.start_segment(next)
+    }
+
+    /// Makes sure that as much as may be in flight finds room, in the next segment where the one
+    /// being written is done.
+    pub(crate) fn keep_room(&mut self) -> Result<(), AppendError> {
+        self.roll().map_err(full_or_failed)?;
         let room_bytes_min = ROOM_BYTES_MIN.min(self.segment_bytes / 2);
-        if self.offset >= self.segment_bytes || self.reserved - self.offset >= room_bytes_min {
+        if self.reserved - self.offset >= room_bytes_min {
             return Ok(());
         }
         let reserved = self.reserved + RESERVE_BYTES.min(self.segment_bytes);
         let segment = self.segments.back().expect("a log has a segment");
-        self.disk.reserve(&segment.name, reserved)?;
+        self.disk.reserve(&segment.name, reserved).map_err(full_or_failed)?;
         self.reserved = reserved;
         Ok(())
     }

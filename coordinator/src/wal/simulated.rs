@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -19,6 +19,12 @@ struct State {
     /// Bytes all files together may reserve.
     capacity: u64,
     syncs_until_failure: Option<u32>,
+    /// Syncs that succeeded.
+    syncs: u64,
+    /// Times that there was no room.
+    denials: u64,
+    /// While it is, syncs wait.
+    is_held: bool,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -31,22 +37,55 @@ struct File {
     unsynced: Vec<(usize, usize)>,
 }
 
+impl State {
+    /// The file, `end` bytes long at least.
+    fn grow(&mut self, name: &str, end: usize) -> io::Result<&mut File> {
+        let used: u64 = self.files.values().map(|file| file.seen.len() as u64).sum();
+        let file = self.files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
+        let more = end.saturating_sub(file.seen.len());
+        if more > 0 && used + more as u64 > self.capacity {
+            self.denials += 1;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.seen.resize(file.seen.len().max(end), 0);
+        Ok(file)
+    }
+}
+
 /// Clones are one disk, as seen by the program before and after a crash.
 #[derive(Debug, Clone)]
-pub(crate) struct SimulatedDisk(Arc<Mutex<State>>);
+pub(crate) struct SimulatedDisk(Arc<(Mutex<State>, Condvar)>);
 
 impl SimulatedDisk {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        let state = State {
             files: BTreeMap::new(),
             random: StdRng::seed_from_u64(seed),
             capacity: u64::MAX,
             syncs_until_failure: None,
-        })))
+            syncs: 0,
+            denials: 0,
+            is_held: false,
+        };
+        Self(Arc::new((Mutex::new(state), Condvar::new())))
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        act(&mut self.0.lock().unwrap())
+        act(&mut self.0.0.lock().unwrap())
+    }
+
+    pub(crate) fn syncs(&self) -> u64 {
+        self.with(|state| state.syncs)
+    }
+
+    pub(crate) fn denials(&self) -> u64 {
+        self.with(|state| state.denials)
+    }
+
+    /// From now on syncs wait, or no longer.
+    pub(crate) fn hold_syncs(&self, is_held: bool) {
+        self.with(|state| state.is_held = is_held);
+        self.0.1.notify_all();
     }
 
     pub(crate) fn set_capacity(&self, bytes: u64) {
@@ -111,26 +150,13 @@ impl Disk for SimulatedDisk {
     }
 
     fn reserve(&mut self, name: &str, end: u64) -> io::Result<()> {
-        self.with(|state| {
-            let used: u64 = state.files.values().map(|file| file.seen.len() as u64).sum();
-            let file = state.files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
-            let more = end.saturating_sub(file.seen.len() as u64);
-            if used + more > state.capacity {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            let length = file.seen.len().max(end as usize);
-            file.seen.resize(length, 0);
-            Ok(())
-        })
+        self.with(|state| state.grow(name, end as usize).map(drop))
     }
 
     fn write_at(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.with(|state| {
-            let file = state.files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
             let (start, end) = (offset as usize, offset as usize + bytes.len());
-            if file.seen.len() < end {
-                file.seen.resize(end, 0);
-            }
+            let file = state.grow(name, end)?;
             file.seen[start..end].copy_from_slice(bytes);
             file.unsynced.push((start, end));
             Ok(())
@@ -138,6 +164,8 @@ impl Disk for SimulatedDisk {
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
+        let (state, released) = &*self.0;
+        drop(released.wait_while(state.lock().unwrap(), |state| state.is_held).unwrap());
         self.with(|state| {
             if let Some(left) = &mut state.syncs_until_failure {
                 if *left == 0 {
@@ -145,6 +173,7 @@ impl Disk for SimulatedDisk {
                 }
                 *left -= 1;
             }
+            state.syncs += 1;
             let file = state.files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
             file.durable.resize(file.seen.len(), 0);
             for (start, end) in file.unsynced.drain(..) {

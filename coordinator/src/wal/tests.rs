@@ -121,6 +121,34 @@ fn a_full_disk_refuses_and_heals() {
 }
 
 #[test]
+fn room_is_kept_in_the_next_segment_too() {
+    let (disk, mut wal) = filled(1);
+    while wal.offset < SEGMENT {
+        let index = wal.segments.back().unwrap().last_index + 1;
+        wal.append(&[batch(index, &[100])]).unwrap();
+    }
+    // Full just where a segment ends: it shows before a batch is taken.
+    disk.set_capacity(0);
+    assert!(matches!(wal.keep_room(), Err(AppendError::Full(_))));
+    disk.set_capacity(u64::MAX);
+    wal.keep_room().unwrap();
+    disk.set_capacity(0);
+    let index = wal.segments.back().unwrap().last_index + 1;
+    wal.append(&[batch(index, &[100])]).unwrap();
+    assert_eq!(*indices(&open(&disk, 0).unwrap().1).last().unwrap(), index);
+}
+
+#[test]
+fn a_snapshot_without_its_log_is_refused() {
+    let empty = SimulatedDisk::new(1);
+    assert!(matches!(open(&empty, 7), Err(WalError::NoLog { snapshot: 7 })));
+    assert!(empty.list().unwrap().is_empty());
+    let (disk, _) = filled(5);
+    open(&disk, 5).unwrap();
+    assert!(matches!(open(&disk, 6), Err(WalError::Behind { last: 5, snapshot: 6 })));
+}
+
+#[test]
 fn after_a_failed_sync_nothing_is_appended() {
     let (disk, mut wal) = filled(1);
     disk.fail_sync_after(0);

@@ -1,12 +1,14 @@
 //! Clients, a server and its disk, with crashes, torn writes and a disk that fills up.
 //!
 //! All chance comes from the seed: the same seed gives the same bytes to the same clients. Checked:
-//! nothing acknowledged is lost, no client sees the state go back, no ephemeral outlives its
-//! session, and what is replayed after a crash is what was applied before it.
+//! nothing acknowledged is lost, no client sees the state go back or a newer state before the event
+//! that tells of it, no session expires early, no ephemeral outlives its session, and what is
+//! replayed after a crash is what was applied before it.
 //!
-//! `ELKFK_SIMULATION_SEEDS=FROM..TO` runs others than the usual ones.
+//! `ELKFK_SIMULATION_SEEDS=N` runs so many seeds in place of the usual few, `FROM..TO` those.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
 
 use elkfk_wire::jute::{
     Acl, ConnectRequest, ConnectResponse, CreateKind, ErrorCode, EventKind, create_flags,
@@ -41,6 +43,8 @@ enum Sent {
     Set(u64),
     Get,
     Ephemeral,
+    /// Sets a watch on the other's znode.
+    Watch,
 }
 
 #[derive(Default)]
@@ -57,8 +61,12 @@ struct Client {
     is_created: bool,
     sent: u64,
     acknowledged: u64,
-    /// Events of watches on the other's znode.
-    events: usize,
+    /// Where a watch on the other's znode is set: the state it was set in.
+    watch: Option<i64>,
+    /// Events of those watches.
+    events: u64,
+    /// It does not come back before.
+    silent_until_ms: u64,
 }
 
 struct World {
@@ -74,6 +82,21 @@ struct World {
     /// Everything any client was sent.
     trace: crc32fast::Hasher,
     acknowledged: u64,
+    /// Of each client's znode, all that changed it.
+    changes: [Vec<i64>; CLIENTS],
+    /// When each session was heard of last.
+    heard: HashMap<SessionId, u64>,
+    expired: u64,
+}
+
+/// What a run has seen, to be sure that it has seen enough.
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    trace: u32,
+    acknowledged: u64,
+    lives: u64,
+    events: u64,
+    expired: u64,
 }
 
 fn start(disk: &SimulatedDisk, life: u64, now: Now) -> Server {
@@ -101,6 +124,9 @@ impl World {
             digests: HashMap::new(),
             trace: crc32fast::Hasher::new(),
             acknowledged: 0,
+            changes: Default::default(),
+            heard: HashMap::new(),
+            expired: 0,
         }
     }
 
@@ -125,6 +151,9 @@ impl World {
             985..990 => {
                 let client = self.random.random_range(0..CLIENTS);
                 self.drop_connection(client);
+                if self.random.random_bool(0.3) {
+                    self.clients[client].silent_until_ms = self.now.steady_ms + 2000;
+                }
             }
             _ => self.crash(),
         }
@@ -136,7 +165,18 @@ impl World {
         self.now.steady_ms += ms;
         self.now.wall_ms += ms as i64;
         self.server.service.set_now(self.now);
+        let closing = |server: &Server| -> BTreeSet<SessionId> {
+            let heard = server.service.heard.iter();
+            heard.filter(|(_, heard)| heard.is_closing).map(|(session, _)| *session).collect()
+        };
+        let before = closing(&self.server);
         self.server.service.tick();
+        for session in closing(&self.server).difference(&before) {
+            let timeout_ms = self.server.service.heard[session].timeout_ms;
+            let silent_ms = self.now.steady_ms - self.heard[session];
+            assert!(silent_ms > timeout_ms as u64, "{session} is over after {silent_ms} ms");
+            self.expired += 1;
+        }
         self.server.consensus.tick();
     }
 
@@ -145,6 +185,9 @@ impl World {
             return;
         }
         let client = &mut self.clients[at];
+        if self.now.steady_ms < client.silent_until_ms {
+            return;
+        }
         let Some(id) = client.connection else {
             let id = self.next_connection;
             self.next_connection += 1;
@@ -180,7 +223,7 @@ impl World {
             _ if !client.is_created => (Sent::Create, create(path, create_flags::PERSISTENT)),
             0 => (Sent::Ephemeral, create(format!("/e{at}"), create_flags::EPHEMERAL)),
             1..4 => (Sent::Get, Request::GetData { path: path.into(), watch: false }),
-            4 => (Sent::Ephemeral, Request::Exists { path: other.into(), watch: true }),
+            4 => (Sent::Watch, Request::Exists { path: other.into(), watch: true }),
             _ => {
                 client.sent += 1;
                 let data = Some(client.sent.to_be_bytes().to_vec().into());
@@ -195,6 +238,7 @@ impl World {
         RequestHeader { xid: client.next_xid, op: request.op().code() }.encode(&mut frame);
         request.encode(&mut frame);
         end_frame(&mut frame, start);
+        self.heard.insert(client.session, self.now.steady_ms);
         self.server.service.frames(id, frame.into());
     }
 
@@ -224,25 +268,36 @@ impl World {
     }
 
     fn snapshot(&mut self) {
-        let machine = &mut self.server.service.machine;
-        let Some(mut writer) = self.server.snapshot.take() else {
-            let mut writer = SnapshotWriter::start(self.disk.clone(), machine.index()).unwrap();
-            writer.write(&machine.start_image()).unwrap();
-            self.server.snapshot = Some(writer);
-            return;
-        };
-        let (piece, is_last) = machine.tree.next_image_piece(100).expect("an image is under way");
-        writer.write(&piece).unwrap();
-        if is_last {
-            writer.finish().unwrap();
-            let oldest = snapshots::purge(&mut self.disk.clone(), 2).unwrap();
-            self.server.wal.purge(oldest).unwrap();
-        } else {
-            self.server.snapshot = Some(writer);
+        if self.continue_snapshot().is_err() {
+            // The disk is full.
+            snapshots::remove_unfinished(&mut self.disk);
+            self.server.service.machine.tree.abandon_image();
         }
     }
 
+    fn continue_snapshot(&mut self) -> std::io::Result<()> {
+        let machine = &mut self.server.service.machine;
+        let Some(mut writer) = self.server.snapshot.take() else {
+            let mut writer = SnapshotWriter::start(self.disk.clone(), machine.index())?;
+            writer.write(&machine.start_image())?;
+            self.server.snapshot = Some(writer);
+            return Ok(());
+        };
+        let (piece, is_last) = machine.tree.next_image_piece(100).expect("an image is under way");
+        writer.write(&piece)?;
+        if is_last {
+            writer.finish()?;
+            let oldest = snapshots::purge(&mut self.disk, 2).unwrap();
+            self.server.wal.purge(oldest)?;
+        } else {
+            self.server.snapshot = Some(writer);
+        }
+        Ok(())
+    }
+
     fn drop_connection(&mut self, at: usize) {
+        // A watch goes with its connection.
+        self.clients[at].watch = None;
         if let Some(id) = self.clients[at].connection.take() {
             self.server.service.gone(id);
         }
@@ -258,9 +313,11 @@ impl World {
         self.disk.lose_power();
         self.lives += 1;
         for client in &mut self.clients {
-            client.connection = None;
+            (client.connection, client.watch) = (None, None);
         }
         self.server = start(&self.disk, self.lives, self.now);
+        let sessions = self.server.service.machine.sessions();
+        self.heard.extend(sessions.map(|(session, _)| (session, self.now.steady_ms)));
         let machine = &self.server.service.machine;
         if let Some(digest) = self.digests.get(&machine.index()) {
             assert_eq!(machine.tree.digest(), *digest, "replay of index {}", machine.index());
@@ -296,6 +353,14 @@ impl World {
                 let digest = machine.tree.digest();
                 let first = *self.digests.entry(entry.index).or_insert(digest);
                 assert_eq!(digest, first, "index {} was applied in two ways", entry.index);
+                for (at, changes) in self.changes.iter_mut().enumerate() {
+                    let changed =
+                        machine.tree.get(&format!("/client{at}")).map(|node| node.mzxid.0);
+                    changes.extend(changed.filter(|zxid| changes.last() < Some(zxid)));
+                }
+                for (session, _) in machine.sessions() {
+                    self.heard.entry(session).or_insert(self.now.steady_ms);
+                }
                 for owner in machine.tree.ephemeral_owners() {
                     assert!(machine.session(owner).is_some(), "{owner} is over");
                 }
@@ -347,6 +412,7 @@ impl World {
             client.is_live = true;
             client.session = response.session;
             client.password = response.password.to_vec();
+            self.heard.insert(client.session, self.now.steady_ms);
             return;
         }
         let mut reader = Reader::new(frame);
@@ -354,6 +420,7 @@ impl World {
         if header.xid == xid::NOTIFICATION {
             let event = WatchedEvent::decode(&mut reader).unwrap();
             assert!(matches!(event.kind, EventKind::Created | EventKind::DataChanged));
+            assert!(client.watch.take().is_some(), "an event of no watch");
             client.events += 1;
             return;
         }
@@ -361,6 +428,15 @@ impl World {
         assert_eq!(header.xid, xid, "answers come in order");
         assert!(header.zxid.0 >= client.last_zxid, "the state goes back");
         client.last_zxid = header.zxid.0;
+        if let Some(set) = client.watch {
+            let changes = &self.changes[(at + 1) % CLIENTS];
+            let change = changes.iter().find(|zxid| **zxid > set);
+            assert!(
+                change.is_none_or(|zxid| header.zxid.0 < *zxid),
+                "client {at} is shown {} before the event of {change:?}",
+                header.zxid
+            );
+        }
         if header.error == ErrorCode::ConnectionLoss.code() {
             return;
         }
@@ -389,6 +465,7 @@ impl World {
                     client.acknowledged
                 );
             }
+            Sent::Watch => client.watch = Some(header.zxid.0),
             Sent::Ephemeral => {}
         }
     }
@@ -416,42 +493,68 @@ impl World {
     }
 }
 
-/// Runs a seed; returns the hash of its trace, writes acknowledged and lives lived.
-fn run(seed: u64) -> (u32, u64, u64) {
+fn run(seed: u64) -> Seen {
     let mut world = World::new(seed);
     for _ in 0..STEPS {
         world.step();
     }
     world.heal();
-    (world.trace.finalize(), world.acknowledged, world.lives)
+    Seen {
+        trace: world.trace.finalize(),
+        acknowledged: world.acknowledged,
+        lives: world.lives,
+        events: world.clients.iter().map(|client| client.events).sum(),
+        expired: world.expired,
+    }
 }
 
-fn seeds() -> std::ops::Range<u64> {
-    let asked = std::env::var("ELKFK_SIMULATION_SEEDS").ok().and_then(|text| {
-        let (from, to) = text.split_once("..")?;
-        Some(from.parse().ok()?..to.parse().ok()?)
-    });
-    asked.unwrap_or(0..20)
+fn parse_seeds(text: &str) -> Option<Range<u64>> {
+    let seeds = match text.split_once("..") {
+        Some((from, to)) => from.parse().ok()?..to.parse().ok()?,
+        None => 0..text.parse().ok()?,
+    };
+    (!seeds.is_empty()).then_some(seeds)
+}
+
+fn seeds() -> Range<u64> {
+    match std::env::var("ELKFK_SIMULATION_SEEDS") {
+        Err(_) => 0..20,
+        Ok(text) => parse_seeds(&text).unwrap_or_else(|| {
+            panic!("ELKFK_SIMULATION_SEEDS={text}: give a number of seeds, or FROM..TO")
+        }),
+    }
+}
+
+#[test]
+fn seeds_are_a_number_or_a_range() {
+    assert_eq!(parse_seeds("10000"), Some(0..10000));
+    assert_eq!(parse_seeds("7..9"), Some(7..9));
+    for text in ["", "0", "9..7", "7..", "many"] {
+        assert_eq!(parse_seeds(text), None, "{text}");
+    }
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_whatever_happens() {
-    let (mut acknowledged, mut lives) = (0, 0);
+    let mut all = Seen::default();
     for seed in seeds() {
         let result = std::panic::catch_unwind(|| run(seed));
-        let Ok((_, more, lived)) = result else { panic!("seed {seed} failed") };
-        acknowledged += more;
-        lives += lived;
+        let Ok(seen) = result else { panic!("seed {seed} failed") };
+        all.acknowledged += seen.acknowledged;
+        all.lives += seen.lives;
+        all.events += seen.events;
+        all.expired += seen.expired;
     }
     // Or the simulation would prove nothing.
     let count = seeds().count() as u64;
-    assert!(acknowledged > count * 100, "{acknowledged} writes were acknowledged");
-    assert!(lives > count * 5, "{lives} lives");
+    assert!(all.acknowledged > count * 100 && all.lives > count * 5, "{all:?}");
+    assert!(all.events > count * 10 && all.expired * 10 > count, "{all:?}");
+    println!("{all:?}");
 }
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     let seed = seeds().start;
     assert_eq!(run(seed), run(seed));
-    assert_ne!(run(seed).0, run(seed + 1).0);
+    assert_ne!(run(seed).trace, run(seed + 1).trace);
 }
