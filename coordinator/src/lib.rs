@@ -18,7 +18,7 @@ mod tree;
 mod wal;
 
 pub use config::Config;
-pub use server::{Running, StartError, start};
+pub use server::{PlaceError, Running, StartError, start};
 pub use snapshots::SnapshotError;
 pub use tree::ImageError;
 pub use wal::WalError;

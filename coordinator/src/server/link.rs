@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,18 +13,22 @@ use elkfk_wire::jute::{ConnectRequest, FrameError, frame_in};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::words;
 use crate::metrics;
-use crate::service::ConnectionId;
+use crate::service::{ANSWER_BYTES_MAX, ConnectionId};
 
 /// Bytes of requests one client may have unanswered; more wait in its socket.
 const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
-/// Bytes a client may leave unread before it is cut off; its session can come back.
+/// Bytes a client may leave unread before it is cut off; its session can come back. Only what comes
+/// unasked gets there, events above all: requests wait long before.
 const UNSENT_BYTES_MAX: usize = 32 << 20;
+/// How long the last answers may take to be sent: of a connection that is closed, and when we stop.
+const LAST_ANSWERS_LIMIT: Duration = Duration::from_secs(10);
+const LAST_ANSWERS_LIMIT_AT_STOP: Duration = Duration::from_secs(1);
 /// How long a new connection may take to say what it wants.
 const FIRST_FRAME_LIMIT: Duration = Duration::from_secs(10);
 /// Room for what arrives at once.
@@ -42,6 +47,10 @@ pub(super) enum Input {
     Frames {
         connection: ConnectionId,
         frames: Bytes,
+    },
+    /// The client has read enough for what waits.
+    Room {
+        connection: ConnectionId,
     },
     Gone {
         connection: ConnectionId,
@@ -62,15 +71,30 @@ pub(super) struct Link {
     wake: Notify,
     in_flight: AtomicUsize,
     room: Notify,
+    /// It was cut off.
     closed: CancellationToken,
+    /// Nothing follows what is queued.
+    ending: CancellationToken,
 }
 
 #[derive(Debug, Default)]
 struct Unsent {
     pieces: VecDeque<Vec<u8>>,
+    /// Of `pieces` and of the one being written.
     bytes: usize,
+    /// Requests wait until there are fewer.
+    is_awaited: bool,
     /// Nothing follows.
     is_last: bool,
+}
+
+/// What the connection's writer does next.
+enum Next {
+    Write(Vec<u8>),
+    /// Tell the node that there is room.
+    TellRoom,
+    End,
+    Wait,
 }
 
 /// What all connections share.
@@ -88,20 +112,30 @@ pub(super) struct Shared {
 
 impl Link {
     /// Queues bytes for the client; cuts it off where it has left too much unread.
-    pub(super) fn send(&self, bytes: Vec<u8>, is_last: bool) {
+    ///
+    /// Where requests wait for room (`is_awaited`), the node is told when there is.
+    pub(super) fn send(&self, bytes: Vec<u8>, is_awaited: bool, is_last: bool) {
         let mut unsent = self.unsent.lock().expect("no panic while held");
-        if unsent.bytes > UNSENT_BYTES_MAX {
+        if unsent.bytes > 0 && unsent.bytes + bytes.len() > UNSENT_BYTES_MAX {
             warn!(peer = %self.peer, bytes = unsent.bytes, "client does not read its answers, closing");
             unsent.pieces.clear();
-            unsent.bytes = 0;
             self.closed.cancel();
         } else if !bytes.is_empty() {
             unsent.bytes += bytes.len();
             unsent.pieces.push_back(bytes);
         }
+        unsent.is_awaited |= is_awaited;
         unsent.is_last |= is_last;
         drop(unsent);
+        if is_last {
+            self.ending.cancel();
+        }
         self.wake.notify_one();
+    }
+
+    /// Bytes the client has not taken yet.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.unsent.lock().expect("no panic while held").bytes
     }
 
     /// Requests were answered: more may be read.
@@ -117,10 +151,21 @@ impl Link {
         budget.add_permits(self.in_flight.swap(0, Ordering::Relaxed));
     }
 
-    fn take(&self) -> (VecDeque<Vec<u8>>, bool) {
+    fn next(&self) -> Next {
         let mut unsent = self.unsent.lock().expect("no panic while held");
-        unsent.bytes = 0;
-        (std::mem::take(&mut unsent.pieces), unsent.is_last)
+        if unsent.is_awaited && unsent.bytes < ANSWER_BYTES_MAX / 2 {
+            unsent.is_awaited = false;
+            return Next::TellRoom;
+        }
+        match unsent.pieces.pop_front() {
+            Some(piece) => Next::Write(piece),
+            None if unsent.is_last => Next::End,
+            None => Next::Wait,
+        }
+    }
+
+    fn written(&self, bytes: usize) {
+        self.unsent.lock().expect("no panic while held").bytes -= bytes;
     }
 }
 
@@ -236,23 +281,43 @@ async fn session(
         wake: Notify::new(),
         in_flight: AtomicUsize::new(0),
         room: Notify::new(),
-        closed: shared.stop.child_token(),
+        closed: CancellationToken::new(),
+        ending: CancellationToken::new(),
     });
     let connect = Input::Connect { connection, link: link.clone(), frame };
     if shared.inputs.send(connect).await.is_err() {
         return;
     }
     let reading = read(&shared, &link, connection, reader, input);
-    let writing = write(&link, writer);
-    tokio::select! {
+    let mut writing = pin!(write(&shared, &link, connection, writer));
+    let is_stopping = tokio::select! {
         result = reading => match result {
-            Ok(()) => debug!(%peer, "connection closed by the client"),
-            Err(error) => debug!(%peer, %error, "connection lost"),
+            Ok(()) => {
+                debug!(%peer, "connection closed by the client");
+                false
+            }
+            Err(error) => {
+                debug!(%peer, %error, "connection lost");
+                // Or nobody takes requests any more: those before may have answers on their way.
+                shared.inputs.is_closed()
+            }
         },
-        result = writing => if let Err(error) = result {
-            debug!(%peer, %error, "connection lost");
-        },
-        () = link.closed.cancelled() => {}
+        result = &mut writing => {
+            if let Err(error) = result {
+                debug!(%peer, %error, "connection lost");
+            }
+            false
+        }
+        () = link.closed.cancelled() => false,
+        // Or one who reads nothing would keep its socket for ever.
+        () = async {
+            link.ending.cancelled().await;
+            sleep(LAST_ANSWERS_LIMIT).await;
+        } => false,
+        () = shared.stop.cancelled() => true,
+    };
+    if is_stopping && timeout(LAST_ANSWERS_LIMIT_AT_STOP, writing).await.is_err() {
+        debug!(%peer, "last answers were not taken in time");
     }
     // The node is told in any case, or it would keep what it knows of this connection.
     let _ = shared.inputs.send(Input::Gone { connection }).await;
@@ -301,20 +366,24 @@ fn whole_frames(input: &[u8], frame_bytes_max: usize) -> Result<usize, FrameErro
     Ok(whole)
 }
 
-async fn write(link: &Link, mut writer: OwnedWriteHalf) -> io::Result<()> {
+async fn write(
+    shared: &Shared,
+    link: &Link,
+    connection: ConnectionId,
+    mut writer: OwnedWriteHalf,
+) -> io::Result<()> {
     loop {
-        link.wake.notified().await;
-        loop {
-            let (pieces, is_last) = link.take();
-            if pieces.is_empty() {
-                if is_last {
-                    return writer.shutdown().await;
-                }
-                break;
-            }
-            for piece in pieces {
+        match link.next() {
+            Next::Write(piece) => {
                 writer.write_all(&piece).await?;
+                link.written(piece.len());
             }
+            Next::TellRoom => {
+                // Where the node is gone, what is queued is sent all the same.
+                let _ = shared.inputs.send(Input::Room { connection }).await;
+            }
+            Next::End => return writer.shutdown().await,
+            Next::Wait => link.wake.notified().await,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod link;
 mod node;
+mod place;
 mod words;
 mod writer;
 
@@ -14,18 +15,19 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use elkfk_base::Tasks;
-use elkfk_base::durable::{DataDirectory, DirectoryError};
+use elkfk_base::durable::{DataDirectory, DirectoryError, sync_parent};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+pub use place::PlaceError;
 pub(crate) use words::WORDS;
 
 use crate::config::Config;
 use crate::recovery::{Recovered, RecoveryError, recover};
 use crate::service::{Now, Service, Settings};
 use crate::snapshots::SnapshotError;
-use crate::wal::disk::Directory;
+use crate::wal::disk::{Directory, Disk};
 use crate::wal::{SEGMENT_BYTES, WalError};
 
 /// Of the files this program writes below the data directory.
@@ -55,6 +57,8 @@ pub enum StartError {
          give another dataDir, or move that folder away to start with an empty tree"
     )]
     ZooKeeperData { path: PathBuf },
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     #[error("open snapshots in {path}")]
     Snapshots { path: PathBuf, source: SnapshotError },
     #[error("open log in {path}")]
@@ -95,7 +99,8 @@ impl Running {
         let mut failed = self.failed.clone();
         match failed.wait_for(Option::is_some).await {
             Ok(why) => why.clone().unwrap_or_default(),
-            Err(_) => std::future::pending().await,
+            // Told to stop it says nothing here, so this is a panic.
+            Err(_) => "its task has ended; the log says why".to_owned(),
         }
     }
 }
@@ -111,9 +116,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     let started = Instant::now();
     let listener = listen(config.listen).await?;
-    let local_addr = listener
-        .local_addr()
-        .map_err(|source| StartError::Listen { addr: config.listen, source })?;
     let config = Arc::new(config);
     let opening = config.clone();
     // Reading the log back takes as long as it takes, and blocks.
@@ -121,14 +123,31 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         .await
         .map_err(|error| StartError::Stopped(error.to_string()))??;
 
+    let running = serve_recovered(listener, config, recovered, started).await?;
+    Ok(Running { _directories: directories, ..running })
+}
+
+/// Serves what was read back; that began at `started`.
+async fn serve_recovered<D: Disk>(
+    listener: TcpListener,
+    config: Arc<Config>,
+    recovered: Recovered<D>,
+    started: Instant,
+) -> Result<Running, StartError> {
+    let local_addr = listener
+        .local_addr()
+        .map_err(|source| StartError::Listen { addr: config.listen, source })?;
+    let millis = |timeout: Duration| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     let settings = Settings {
         server: config.raft_id(),
-        session_timeout_ms_min: config.session_timeout_min().as_millis() as i32,
-        session_timeout_ms_max: config.session_timeout_max().as_millis() as i32,
+        session_timeout_ms_min: millis(config.session_timeout_min()),
+        session_timeout_ms_max: millis(config.session_timeout_max()),
         frame_bytes_max: config.frame_bytes_max,
     };
     let wall = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let now = Now { steady_ms: 1, wall_ms: wall.as_millis() as i64 };
+    // With the service, not with this start: to read a long log back takes sessions no time.
+    let epoch = Instant::now();
     let tree = &recovered.machine.tree;
     let (znodes, digest) = (tree.len(), format!("{:016x}", tree.digest()));
     let service = Service::new(recovered.machine, settings, rand::random(), now);
@@ -150,9 +169,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (log, log_tasks) = std::sync::mpsc::sync_channel(4);
     let (notifier, notices) = mpsc::channel(16);
     let (failed_sender, failed) = watch::channel(None);
-    let log_notifier = notifier.clone();
+    // Held by the threads alone: when the log's has ended, the node hears of it.
+    let weak_notifier = notifier.downgrade();
     let wal = recovered.wal;
-    node_tasks.spawn_blocking(move || writer::write_log(wal, &log_tasks, &log_notifier));
+    node_tasks.spawn_blocking(move || writer::write_log(wal, &log_tasks, &notifier));
     let node = node::Node {
         service,
         consensus: recovered.consensus,
@@ -162,14 +182,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tasks: node_tasks.clone(),
         log,
         notices,
-        notifier,
+        notifier: weak_notifier,
         failed: failed_sender,
         links: HashMap::new(),
         batches_in_flight: 0,
         last_batch: 0,
         snapshot,
         log_bytes: 0,
-        started,
+        epoch,
     };
     let (ready, is_ready) = oneshot::channel();
     node_tasks.spawn("coordinator", node.run(received, ready, node_tasks.token()));
@@ -179,7 +199,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     tasks.spawn("coordinator accept", accept(listener, shared, config, tasks.clone()));
     info!(addr = %local_addr, znodes, digest, after_ms = started.elapsed().as_millis() as u64, "coordinator ready");
-    Ok(Running { local_addr, tasks, node: node_tasks, failed, _directories: directories })
+    Ok(Running { local_addr, tasks, node: node_tasks, failed, _directories: Vec::new() })
 }
 
 async fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {
@@ -199,18 +219,32 @@ fn open(config: &Config) -> Result<(Vec<DataDirectory>, Recovered<Directory>), S
             return Err(StartError::ZooKeeperData { path: foreign });
         }
     }
-    let mut directories = vec![DataDirectory::open(&path, FORMAT_VERSION)?];
+    let mut directories = vec![claim(&path)?];
     if log_path != path {
-        directories.push(DataDirectory::open(&log_path, FORMAT_VERSION)?);
+        directories.push(claim(&log_path)?);
     }
+    place::check(&path, &log_path)?;
     let (disk, log_disk) = (Directory::new(&path), Directory::new(&log_path));
     let recovered =
         recover(disk, log_disk, config.raft_id(), SEGMENT_BYTES).map_err(|error| match error {
-            RecoveryError::Snapshots(source) => StartError::Snapshots { path, source },
-            RecoveryError::Log(source) => StartError::Log { path: log_path, source },
+            RecoveryError::Snapshots(source) => {
+                StartError::Snapshots { path: path.clone(), source }
+            }
+            RecoveryError::Log(source) => StartError::Log { path: log_path.clone(), source },
             RecoveryError::Consensus(source) => StartError::Consensus(source),
         })?;
+    place::record(&path, &log_path)?;
     Ok((directories, recovered))
+}
+
+fn claim(path: &Path) -> Result<DataDirectory, StartError> {
+    let directory = DataDirectory::open(path, FORMAT_VERSION)?;
+    // Or a power cut could take the folder away with all that was made durable in it. What is above
+    // need not be readable for us; where it is not, it was made before.
+    for path in path.ancestors().take(2) {
+        let _ = sync_parent(path);
+    }
+    Ok(directory)
 }
 
 /// How many connections each address has.
@@ -284,3 +318,6 @@ impl Drop for Counted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,7 +44,8 @@ pub(super) struct Node<C> {
     pub(super) tasks: Tasks,
     pub(super) log: SyncSender<LogTask>,
     pub(super) notices: mpsc::Receiver<Notice>,
-    pub(super) notifier: mpsc::Sender<Notice>,
+    /// For the threads of snapshots; the log's thread holds the channel open.
+    pub(super) notifier: mpsc::WeakSender<Notice>,
     pub(super) failed: watch::Sender<Option<String>>,
     pub(super) links: HashMap<ConnectionId, Arc<Link>>,
     /// Batches handed to the log's thread and not yet durable.
@@ -52,7 +53,8 @@ pub(super) struct Node<C> {
     pub(super) last_batch: u64,
     pub(super) snapshot: SnapshotState,
     pub(super) log_bytes: u64,
-    pub(super) started: Instant,
+    /// The service's clock counts from here.
+    pub(super) epoch: Instant,
 }
 
 /// Where the snapshots stand.
@@ -73,7 +75,7 @@ impl<C: Consensus> Node<C> {
     fn now(&self) -> Now {
         let wall = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         // From 1 on: 0 stands for "never".
-        let steady_ms = self.started.elapsed().as_millis() as u64 + 1;
+        let steady_ms = self.epoch.elapsed().as_millis() as u64 + 1;
         Now { steady_ms, wall_ms: wall.as_millis() as i64 }
     }
 
@@ -85,6 +87,7 @@ impl<C: Consensus> Node<C> {
         stop: CancellationToken,
     ) {
         let mut ready = Some(ready);
+        let mut is_failed = false;
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick_count = 0u64;
@@ -103,16 +106,23 @@ impl<C: Consensus> Node<C> {
                     }
                 }
                 notice = self.notices.recv() => {
-                    let Some(notice) = notice else { break };
                     self.service.set_now(self.now());
-                    if let Err(why) = self.notice(notice) {
+                    let noticed = match notice {
+                        Some(notice) => self.notice(notice),
+                        None => Err("the log's thread has ended".to_owned()),
+                    };
+                    if let Err(why) = noticed {
                         self.failed.send_replace(Some(why));
+                        is_failed = true;
                         break;
                     }
                 }
                 _ = ticks.tick() => {
                     self.service.set_now(self.now());
-                    self.service.tick();
+                    // Before it serves, nobody can be heard of.
+                    if ready.is_none() {
+                        self.service.tick();
+                    }
                     tick_count += 1;
                     if tick_count.is_multiple_of(2) {
                         self.consensus.tick();
@@ -135,33 +145,29 @@ impl<C: Consensus> Node<C> {
                 && self.service.machine.has_secret()
                 && let Some(ready) = ready.take()
             {
+                self.service.set_now(self.now());
+                self.service.hear_of_all();
                 let _ = ready.send(());
             }
         }
-        self.stop().await;
+        self.stop(is_failed).await;
     }
 
-    /// What is on its way to the disk gets there; clients find their sessions again later.
-    async fn stop(mut self) {
+    /// What is on its way to the disk gets there, unless the disk is full or lost: then it was never
+    /// acknowledged. Clients find their sessions again later.
+    async fn stop(mut self, is_failed: bool) {
         self.service.machine.tree.abandon_image();
         self.snapshot.pieces = None;
-        while self.batches_in_flight > 0 {
-            match self.notices.recv().await {
-                Some(notice) => {
-                    if self.notice(notice).is_err() {
-                        break;
-                    }
-                    if self.service.is_refusing() {
-                        break;
-                    }
-                    self.advance();
-                    self.deliver();
-                }
-                None => break,
+        while !is_failed && self.batches_in_flight > 0 && !self.service.is_refusing() {
+            let Some(notice) = self.notices.recv().await else { break };
+            if self.notice(notice).is_err() {
+                break;
             }
+            self.advance();
+            self.deliver();
         }
         for link in self.links.values() {
-            link.send(Vec::new(), true);
+            link.send(Vec::new(), false, true);
         }
     }
 
@@ -175,7 +181,14 @@ impl<C: Consensus> Node<C> {
                     self.service.connect(connection, peer, &request);
                 }
             }
-            Input::Frames { connection, frames } => self.service.frames(connection, frames),
+            Input::Frames { connection, frames } => {
+                self.tell_unsent(connection);
+                self.service.frames(connection, frames);
+            }
+            Input::Room { connection } => {
+                self.tell_unsent(connection);
+                self.service.room(connection);
+            }
             Input::Gone { connection } => {
                 self.service.gone(connection);
                 if let Some(link) = self.links.remove(&connection) {
@@ -193,6 +206,12 @@ impl<C: Consensus> Node<C> {
                 };
                 let _ = answer.send(words::answer(word, &mut self.service, &around));
             }
+        }
+    }
+
+    fn tell_unsent(&mut self, connection: ConnectionId) {
+        if let Some(link) = self.links.get(&connection) {
+            self.service.set_unsent(connection, link.unsent_bytes());
         }
     }
 
@@ -268,9 +287,8 @@ impl<C: Consensus> Node<C> {
                 self.batches_in_flight += 1;
                 self.last_batch = ready.number;
                 // Of one batch at a time and a purge, the queue has room for both.
-                if self.log.try_send(LogTask::Append { number: ready.number, batch }).is_err() {
-                    self.failed.send_replace(Some("the log's thread is gone".to_owned()));
-                }
+                // Where the thread has ended, the closed channel of its notices tells.
+                let _ = self.log.try_send(LogTask::Append { number: ready.number, batch });
             }
             // Proposals that applying brought forth.
             self.propose();
@@ -283,8 +301,9 @@ impl<C: Consensus> Node<C> {
                 if delivery.released_bytes > 0 {
                     link.release(delivery.released_bytes, &self.shared.budget);
                 }
-                if delivery.is_last || !delivery.bytes.is_empty() {
-                    link.send(delivery.bytes, delivery.is_last);
+                if delivery.is_last || delivery.is_awaited || !delivery.bytes.is_empty() {
+                    link.send(delivery.bytes, delivery.is_awaited, delivery.is_last);
+                    self.service.set_unsent(delivery.connection, link.unsent_bytes());
                 }
             }
         }
@@ -301,6 +320,8 @@ impl<C: Consensus> Node<C> {
         {
             return;
         }
+        // With the log's thread everything ends.
+        let Some(notifier) = self.notifier.upgrade() else { return };
         let index = machine.index();
         let (znodes, digest) = (machine.tree.len(), format!("{:016x}", machine.tree.digest()));
         info!(index, zxid = %machine.zxid(), znodes, digest, "snapshot started");
@@ -312,7 +333,7 @@ impl<C: Consensus> Node<C> {
         self.snapshot.is_writing = true;
         self.snapshot.logged_bytes = 0;
         let path = super::data_path(&self.config.data_dir);
-        let (kept, notifier) = (self.config.snapshots_kept, self.notifier.clone());
+        let kept = self.config.snapshots_kept;
         self.tasks.spawn_blocking(move || {
             let (disk, purged) = (Directory::new(&path), Directory::new(&path));
             write_snapshot(disk, purged, index, kept, receiver, &notifier);

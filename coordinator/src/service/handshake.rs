@@ -43,9 +43,11 @@ impl Service {
             identities: vec![identity],
             pending: VecDeque::new(),
             refused: 0,
-            early: Vec::new(),
+            reads: 0,
+            held: VecDeque::new(),
             handshake: Handshake { has_read_only: request.read_only.is_some() },
             out: Vec::new(),
+            unsent_bytes: 0,
             released_bytes: 0,
             is_last: false,
             is_dirty: false,
@@ -158,7 +160,7 @@ impl Service {
         connection.session = session;
         connection.report.timeout_ms = timeout_ms;
         connection.report.last_op = OpCode::CreateSession.code();
-        let (peer, early) = (connection.peer, std::mem::take(&mut connection.early));
+        let peer = connection.peer;
         let password = self.machine.password(session).unwrap_or_default();
         self.put_connect_response(id, timeout_ms, session, &password);
         if let Some(old) = self.attached.insert(session, id)
@@ -170,9 +172,7 @@ impl Service {
         }
         self.hear_of(session);
         debug!(%session, %peer, timeout_ms, "session has a connection");
-        for frames in early {
-            self.frames(id, frames);
-        }
+        self.take_held(id);
     }
 
     /// Tells the client that its session is over.

@@ -56,6 +56,17 @@ pub(crate) struct Now {
 /// client try again at once.
 const REFUSAL_DELAY_MS: u64 = 500;
 
+/// Bytes of answers that may wait for a client to read them. Its requests after that wait in their
+/// turn, here and then in its socket. Each client can have this much of our memory, and once more
+/// what [`READS_WAITING_MAX`] answers take.
+pub(crate) const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Reads of one client that may wait for a write before them: all are answered at once when it is
+/// applied, as the next write may change what they are to see.
+const READS_WAITING_MAX: usize = 16;
+/// What one connection may authenticate as; all of it goes into the log with each of its writes.
+const IDENTITIES_MAX: usize = 64;
+const IDENTITY_BYTES_MAX: usize = 256;
+
 /// What the shell has to do for a connection.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Delivery {
@@ -63,6 +74,8 @@ pub(crate) struct Delivery {
     pub(crate) bytes: Vec<u8>,
     /// Bytes of requests that are done with, so that more may be read.
     pub(crate) released_bytes: usize,
+    /// Requests wait until the client has read more: [`Service::room`] is to be told then.
+    pub(crate) is_awaited: bool,
     /// Close it once `bytes` are sent.
     pub(crate) is_last: bool,
 }
@@ -78,14 +91,30 @@ struct Connection {
     /// How many of `pending` are refused. While there are, so is every write after them: one that
     /// went into the log could be applied before its turn to be answered has come.
     refused: usize,
-    /// Frames that came before the handshake was answered.
-    early: Vec<Bytes>,
+    /// How many of `pending` are reads.
+    reads: usize,
+    /// Frames that nobody has looked at yet: the handshake is not answered, or there is no room for
+    /// their answers. What may be unanswered in all bounds them.
+    held: VecDeque<Bytes>,
     handshake: handshake::Handshake,
     out: Vec<u8>,
+    /// What the shell has of earlier `out`s.
+    unsent_bytes: usize,
     released_bytes: usize,
     is_last: bool,
     is_dirty: bool,
     report: report::ConnectionReport,
+}
+
+impl Connection {
+    /// Whether answers wait for the client to read them.
+    fn is_full(&self) -> bool {
+        self.out.len() + self.unsent_bytes >= ANSWER_BYTES_MAX
+    }
+
+    fn takes_frames(&self) -> bool {
+        self.session != SessionId(0) && !self.is_full() && self.reads < READS_WAITING_MAX
+    }
 }
 
 #[derive(Debug)]
@@ -166,10 +195,12 @@ impl Service {
         for id in std::mem::take(&mut self.dirty) {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.is_dirty = false;
+                let is_awaited = !connection.held.is_empty() && connection.is_full();
                 deliveries.push(Delivery {
                     connection: id,
                     bytes: std::mem::take(&mut connection.out),
                     released_bytes: std::mem::take(&mut connection.released_bytes),
+                    is_awaited,
                     is_last: connection.is_last,
                 });
             }
@@ -228,8 +259,10 @@ impl Service {
             connection.is_last = true;
             self.report.outstanding =
                 self.report.outstanding.saturating_sub(connection.pending.len() as u64);
-            connection.pending.clear();
-            connection.refused = 0;
+            let pending: usize = connection.pending.drain(..).map(|pending| pending.bytes).sum();
+            let held: usize = connection.held.drain(..).map(|frames| frames.len()).sum();
+            connection.released_bytes += pending + held;
+            (connection.refused, connection.reads) = (0, 0);
             let session = connection.session;
             if self.attached.get(&session) == Some(&id) {
                 self.attached.remove(&session);
@@ -240,22 +273,53 @@ impl Service {
     }
 
     /// Takes whole frames, length prefixes included, in the order they came.
-    pub(crate) fn frames(&mut self, id: ConnectionId, mut frames: Bytes) {
+    pub(crate) fn frames(&mut self, id: ConnectionId, frames: Bytes) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if connection.session == SessionId(0) {
-            connection.early.push(frames);
-            return;
+        if connection.is_last {
+            return self.release(id, frames.len());
         }
+        connection.held.push_back(frames);
         let session = connection.session;
         self.hear_of(session);
-        while let Ok(Some(frame)) = frame_in(&frames, self.settings.frame_bytes_max) {
-            let length = 4 + frame.len();
-            let frame = frames.split_to(length).slice(4..);
+        self.take_held(id);
+        self.mark_dirty(id);
+    }
+
+    /// So many bytes are with the shell, or on their way to the client.
+    pub(crate) fn set_unsent(&mut self, id: ConnectionId, bytes: usize) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.unsent_bytes = bytes;
+        }
+    }
+
+    /// The client has read what it was sent: it lives, and what it asked after that gets its turn.
+    pub(crate) fn room(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        self.hear_of(connection.session);
+        self.take_held(id);
+        self.mark_dirty(id);
+    }
+
+    /// Looks at what is held, as far as there is room for the answers.
+    fn take_held(&mut self, id: ConnectionId) {
+        let limit = self.settings.frame_bytes_max;
+        while let Some(connection) = self.connections.get_mut(&id)
+            && connection.takes_frames()
+            && let Some(frames) = connection.held.front_mut()
+        {
+            let frame = match frame_in(frames, limit) {
+                Ok(Some(frame)) => frames.slice_ref(frame),
+                // All of it was looked at.
+                _ => {
+                    connection.held.pop_front();
+                    continue;
+                }
+            };
+            let _ = frames.split_to(4 + frame.len());
             if !self.frame(id, &frame) {
                 return;
             }
         }
-        self.mark_dirty(id);
     }
 
     /// `false` once the connection takes no more requests.
@@ -316,6 +380,7 @@ impl Service {
         if let Some(connection) = self.connections.get_mut(&id) {
             let RequestHeader { xid, op } = header;
             connection.refused += usize::from(matches!(kind, PendingKind::Refused { .. }));
+            connection.reads += usize::from(matches!(kind, PendingKind::Read(_)));
             connection.pending.push_back(Pending { xid, op, bytes, since_ms, kind });
             self.report.outstanding += 1;
         }
@@ -352,7 +417,9 @@ impl Service {
                 "digest" => auth
                     .as_deref()
                     .and_then(|auth| str::from_utf8(auth).ok())
-                    .map(|auth| Some(("digest", digest_id(auth)))),
+                    .map(digest_id)
+                    .filter(|id| id.len() <= IDENTITY_BYTES_MAX)
+                    .map(|id| Some(("digest", id))),
                 // The address is known without asking.
                 "ip" => Some(None),
                 _ => None,
@@ -360,9 +427,10 @@ impl Service {
             _ => None,
         };
         let Some(connection) = self.connections.get_mut(&id) else { return false };
-        let Some(identity) = identity else {
+        let has_room = connection.identities.len() < IDENTITIES_MAX;
+        let Some(identity) = identity.filter(|_| has_room) else {
             let peer = connection.peer;
-            warn!(%peer, "authentication of an unknown scheme or without a password, closing");
+            warn!(%peer, "authentication of an unknown scheme, without a password, too long or once too often, closing");
             self.reply(id, header.xid, header.op, Err(ErrorCode::AuthFailed));
             self.close(id);
             return false;
@@ -391,6 +459,7 @@ impl Service {
             }
             let Some(pending) = connection.pending.pop_front() else { return };
             connection.refused -= usize::from(matches!(pending.kind, PendingKind::Refused { .. }));
+            connection.reads -= usize::from(matches!(pending.kind, PendingKind::Read(_)));
             match &pending.kind {
                 PendingKind::Read(body) => self.read(id, pending.xid, pending.op, body),
                 // The code that has every client look again before it goes on.
@@ -477,6 +546,7 @@ impl Service {
         self.reply(id, pending.xid, pending.op, answer);
         self.done_with(id, &pending);
         self.drain(id);
+        self.take_held(id);
     }
 
     fn notify(&mut self, id: ConnectionId, event: &WatchedEvent<'_>) {
@@ -508,6 +578,7 @@ impl Service {
             .collect();
         for id in waiting {
             self.drain(id);
+            self.take_held(id);
         }
         metrics::ZNODES.set(self.machine.tree.len() as i64);
         metrics::SESSIONS.set(self.heard.len() as i64);

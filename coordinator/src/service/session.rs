@@ -23,7 +23,8 @@ pub(super) struct Heard {
 const PAUSE_MS: u64 = 1000;
 
 impl Service {
-    pub(super) fn hear_of_all(&mut self) {
+    /// From now on each has its whole timeout.
+    pub(crate) fn hear_of_all(&mut self) {
         let last_ms = self.now.steady_ms;
         let heard = |timeout_ms| Heard { last_ms, timeout_ms, is_closing: false };
         self.heard =

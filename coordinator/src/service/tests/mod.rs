@@ -277,3 +277,148 @@ fn what_is_answered_is_released_to_the_byte() {
     }
     assert_eq!(bench.take(1).released_bytes, sent);
 }
+
+#[test]
+fn an_event_comes_before_any_answer_that_shows_the_newer_state() {
+    let mut bench = Bench::new();
+    bench.new_session(1);
+    bench.send(1, 1, &exists("/a"));
+    bench.send(1, 2, &create("/a"));
+    bench.apply_all();
+    assert_eq!(bench.answers(1), [(1, -101), (-1, 0), (2, 0)]);
+    // What was missed while away is told before the answer to setWatches itself.
+    let path = || vec![Cow::Borrowed("/a")];
+    let watches = |relative, data, exist, child| Request::SetWatches {
+        relative_zxid: Zxid(relative),
+        data,
+        exist,
+        child,
+    };
+    bench.send(1, 3, &watches(0, path(), path(), Vec::new()));
+    assert_eq!(bench.answers(1), [(-1, 0), (-1, 0), (3, 0)]);
+    let seen = bench.service.machine.zxid().0;
+    bench.send(1, 4, &watches(seen, path(), Vec::new(), path()));
+    bench.send(1, 5, &Request::Delete { path: "/a".into(), version: -1 });
+    bench.apply_all();
+    assert_eq!(bench.answers(1), [(4, 0), (-1, 0), (5, 0)]);
+}
+
+const LARGE: usize = 1_000_000;
+
+fn get_large() -> Request<'static> {
+    Request::GetData { path: "/large".into(), watch: false }
+}
+
+/// A session on connection 1 and a znode of a megabyte.
+fn bench_with_large() -> Bench {
+    let mut bench = Bench::new();
+    bench.new_session(1);
+    let Request::Create { kind, path: _, data: _, acl, flags: _, ttl_ms } = create("/large") else {
+        unreachable!("a create");
+    };
+    let (path, data) = ("/large".into(), Some(vec![7; LARGE].into()));
+    bench.send(1, 0, &Request::Create { kind, path, data, acl, flags: 0, ttl_ms });
+    bench.apply_all();
+    bench.take(1);
+    bench
+}
+
+/// Reads like a client that takes one delivery after another; returns the numbers of all answers.
+fn read_all(bench: &mut Bench, bytes_max: usize) -> Vec<i32> {
+    let mut xids = Vec::new();
+    loop {
+        let delivery = bench.take(1);
+        assert!(delivery.bytes.len() <= bytes_max, "{} bytes at once", delivery.bytes.len());
+        let mut rest = &delivery.bytes[..];
+        while let Ok(Some(frame)) = frame_in(rest, 2 << 20) {
+            xids.push(ReplyHeader::decode(&mut Reader::new(frame)).unwrap().xid);
+            rest = &rest[4 + frame.len()..];
+        }
+        if !delivery.is_awaited {
+            return xids;
+        }
+        // Nothing more comes before it was read.
+        bench.service.set_unsent(1, delivery.bytes.len());
+        bench.service.room(1);
+        assert!(bench.take(1).bytes.is_empty());
+        bench.service.set_unsent(1, 0);
+        bench.service.room(1);
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_is_answered_no_further() {
+    let mut bench = bench_with_large();
+    for xid in 1..=3000 {
+        bench.send(1, xid, &get_large());
+    }
+    bench.send(1, xid::PING, &Request::Ping);
+    let expected: Vec<_> = (1..=3000).chain([xid::PING]).collect();
+    assert_eq!(read_all(&mut bench, ANSWER_BYTES_MAX + 2 * LARGE), expected);
+}
+
+#[test]
+fn reads_that_wait_for_a_write_are_answered_in_order_and_not_all_at_once() {
+    let mut bench = bench_with_large();
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        bench.send(1, round * 1000, &create("/once"));
+        for xid in 1..=100 {
+            bench.send(1, round * 1000 + xid, &get_large());
+        }
+        expected.extend(round * 1000..=round * 1000 + 100);
+    }
+    let mut xids = Vec::new();
+    for _ in 0..3 {
+        bench.apply_all();
+        xids.extend(read_all(&mut bench, ANSWER_BYTES_MAX + (READS_WAITING_MAX + 1) * LARGE));
+    }
+    assert_eq!(xids, expected);
+}
+
+#[test]
+fn what_a_closed_connection_had_waiting_is_released_to_the_byte() {
+    let mut bench = bench_with_large();
+    bench.send(1, 1, &create("/a"));
+    let mut sent = bench_bytes(&create("/a"));
+    for xid in 0..100 {
+        bench.send(1, xid, &get_large());
+        sent += bench_bytes(&get_large());
+    }
+    assert_eq!(bench.take(1).released_bytes, 0);
+    bench.service.close(1);
+    let closed = bench.take(1);
+    assert!(closed.is_last);
+    assert_eq!(closed.released_bytes, sent);
+    bench.send(1, 1, &get_large());
+    assert_eq!(bench.take(1).released_bytes, bench_bytes(&get_large()));
+}
+
+fn bench_bytes(request: &Request<'_>) -> usize {
+    let mut body = Vec::new();
+    request.encode(&mut body);
+    12 + body.len()
+}
+
+#[test]
+fn identities_are_limited_in_number_and_length() {
+    let mut bench = Bench::new();
+    let auth = |user: &str| Request::Auth {
+        scheme: "digest".into(),
+        auth: Some(format!("{user}:pw").into_bytes().into()),
+    };
+    bench.new_session(1);
+    // The address is the first.
+    for number in 1..IDENTITIES_MAX {
+        bench.send(1, xid::AUTH, &auth(&number.to_string()));
+        assert_eq!(bench.answers(1), [(xid::AUTH, 0)]);
+    }
+    bench.send(1, xid::AUTH, &auth("one more"));
+    let refused = ErrorCode::AuthFailed.code();
+    let answer = bench.take(1);
+    assert!(answer.is_last);
+    assert!(answer.bytes.ends_with(&refused.to_be_bytes()));
+    bench.new_session(2);
+    bench.send(2, xid::AUTH, &auth(&"x".repeat(IDENTITY_BYTES_MAX)));
+    assert_eq!(bench.answers(2), [(xid::AUTH, refused)]);
+}
