@@ -244,6 +244,72 @@ fn a_count_beyond_the_frame_is_refused_before_it_is_allocated() {
     );
 }
 
+/// What is allocated in all for each byte that is decoded, at most.
+const ALLOCATION_FACTOR: u64 = 64;
+
+/// Every decoder of this module.
+fn decode_all(bytes: &[u8]) -> u64 {
+    let mut worst = 0;
+    let mut measure = |decode: &dyn Fn()| {
+        worst = worst.max(allocation_counter::measure(decode).bytes_total);
+    };
+    for op in OpCode::ALL {
+        measure(&|| drop(Request::decode(*op, &mut Reader::new(bytes))));
+        measure(&|| drop(Response::decode(*op, &mut Reader::new(bytes))));
+    }
+    measure(&|| drop(ConnectRequest::decode(bytes)));
+    measure(&|| drop(ConnectResponse::decode(bytes)));
+    measure(&|| drop(WatchedEvent::decode(&mut Reader::new(bytes))));
+    measure(&|| drop(frame_in(bytes, DEFAULT_FRAME_BYTES_MAX)));
+    worst
+}
+
+#[test]
+fn decoders_allocate_a_small_multiple_of_what_they_are_given() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+
+    let mut worst = (0, Vec::new());
+    let mut check = |bytes: &[u8]| {
+        let factor = decode_all(bytes) / bytes.len().max(1) as u64;
+        if factor > worst.0 {
+            worst = (factor, bytes[..bytes.len().min(40)].to_vec());
+        }
+    };
+    for byte in [0, 1, 2, 0x7f, 0xff] {
+        check(&vec![byte; 500]);
+    }
+    // Much of what is small on the wire and large in memory.
+    let small = Request::Delete { path: "".into(), version: 0 };
+    let mut bytes = Vec::new();
+    Request::Multi(vec![small; 300]).encode(&mut bytes);
+    check(&bytes);
+    bytes.clear();
+    Response::Multi((0..300).map(OpResult::Error).collect()).encode(&mut bytes);
+    check(&bytes);
+    bytes.clear();
+    Response::Strings(vec!["".into(); 300]).encode(&mut bytes);
+    check(&bytes);
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..300 {
+        bytes.clear();
+        request().new_tree(&mut runner).unwrap().current().encode(&mut bytes);
+        check(&bytes);
+        // A count of what else the rest could be, at any place.
+        for at in (0..bytes.len().saturating_sub(4)).step_by(3) {
+            let mut hostile = bytes.clone();
+            let count = (bytes.len() - at) as u32 / 4;
+            hostile[at..at + 4].copy_from_slice(&count.to_be_bytes());
+            check(&hostile);
+        }
+        bytes.clear();
+        response().new_tree(&mut runner).unwrap().current().1.encode(&mut bytes);
+        check(&bytes);
+    }
+    println!("worst: {} bytes per byte, {:?}", worst.0, worst.1);
+    assert!(worst.0 <= ALLOCATION_FACTOR, "{} bytes per byte: {:?}", worst.0, worst.1);
+}
+
 #[test]
 fn a_multi_holds_no_multi() {
     let mut bytes = Vec::new();
