@@ -42,7 +42,7 @@ pub struct Config {
     pub snap_count: u64,
     /// Snapshots that are kept; the log is kept from the oldest of them on.
     pub snapshots_kept: usize,
-    /// `myid`, where there is one.
+    /// The N of `server.N` or `myid`, where there is one of them.
     pub server_id: Option<u64>,
     /// Known keys that are not honoured, to be told when it starts.
     pub warnings: Vec<String>,
@@ -99,8 +99,14 @@ const KEYS: &[(&str, Key)] = &[
     ("admin.serverAddress", Ignored(NO_ADMIN)),
     ("admin.idleTimeout", Ignored(NO_ADMIN)),
     ("admin.commandURL", Ignored(NO_ADMIN)),
-    ("metricsProvider.className", Ignored("metrics are on the program's own metrics page")),
-    ("metricsProvider.httpPort", Ignored("metrics are on the program's own metrics page")),
+    (
+        "metricsProvider.className",
+        Ignored("`elkfk up` has the metrics of all boxes at /metrics of its web page"),
+    ),
+    (
+        "metricsProvider.httpPort",
+        Ignored("`elkfk up` has the metrics of all boxes at /metrics of its web page"),
+    ),
     ("metricsProvider.exportJvmInfo", Ignored("there is no JVM")),
     ("serverCnxnFactory", Ignored("there is one way to serve a connection")),
     ("nio.numSelectorThreads", Ignored("there are no such threads")),
@@ -134,7 +140,8 @@ const PREFIXES: &[(&str, Key)] = &[
 ];
 
 impl Config {
-    /// What `elkfk up` starts: loopback, the default port, all the words that only look.
+    /// For a program that has it in its own process: loopback, the default port, no limit of
+    /// connections, and all the words that only look.
     pub fn embedded(data_dir: impl Into<PathBuf>) -> Self {
         let words =
             ["ruok", "srvr", "stat", "mntr", "conf", "cons", "isro", "envi", "wchs", "dump"];
@@ -170,7 +177,16 @@ impl Config {
         let myid = config.data_dir.join("myid");
         if let Ok(text) = std::fs::read_to_string(&myid) {
             match text.trim().parse::<u64>() {
-                Ok(id @ 1..=255) => config.server_id = Some(id),
+                Ok(id @ 1..=255) => match config.server_id {
+                    Some(listed) if listed != id => {
+                        let text = format!(
+                            "this is server {id}, but {name} lists server.{listed} alone; make them the same"
+                        );
+                        let file = myid.display().to_string();
+                        return Err(Mistakes(vec![Mistake::new(file, 1, 1, text)]));
+                    }
+                    _ => config.server_id = Some(id),
+                },
                 _ => {
                     let text = format!("{:?} is not a number from 1 to 255", text.trim());
                     let file = myid.display().to_string();
@@ -386,7 +402,6 @@ impl Reading<'_> {
             }
             self.config.words.push(word.to_owned());
         }
-        // ZooKeeper answers srvr unless a list leaves it out.
     }
 
     fn finish(mut self) -> Result<Config, Mistakes> {
@@ -403,6 +418,10 @@ impl Reading<'_> {
         }
         if let [(_, id)] = self.servers[..] {
             self.config.server_id = Some(id);
+        }
+        // The protocol has 32 bits for a timeout.
+        if self.config.session_timeout_max().as_millis() > i32::MAX as u128 {
+            self.mistake(0, format!("tickTime is too long: {} ticks are a session's longest timeout, and that is at most {} ms; give less, or maxSessionTimeout", TIMEOUT_TICKS.1, i32::MAX));
         }
         if self.config.session_timeout_min() > self.config.session_timeout_max() {
             self.mistake(0, "minSessionTimeout exceeds maxSessionTimeout; exchange them");
@@ -472,6 +491,34 @@ mod tests {
         let text = "dataDir=/x\nserver.1=a:1:2\nserver.2=b:1:2\n";
         let mistakes = Config::parse("zoo.cfg", text).unwrap_err();
         assert!(mistakes.to_string().starts_with("zoo.cfg:3:1: more than one server.N"));
+    }
+
+    #[test]
+    fn a_timeout_the_protocol_cannot_carry_is_refused() {
+        let text = "dataDir=/x\ntickTime=200000000\n";
+        let mistakes = Config::parse("zoo.cfg", text).unwrap_err();
+        assert!(mistakes.to_string().contains("tickTime is too long"), "{mistakes}");
+        let text = format!("{text}minSessionTimeout=1000\nmaxSessionTimeout=2000\n");
+        Config::parse("zoo.cfg", &text).unwrap();
+    }
+
+    #[test]
+    fn myid_is_read_and_must_be_the_server_that_is_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("zoo.cfg");
+        let read = |myid: &str, more: &str| {
+            std::fs::write(&file, format!("dataDir={}\n{more}", dir.path().display())).unwrap();
+            std::fs::write(dir.path().join("myid"), myid).unwrap();
+            Config::from_file(&file).map(|config| config.server_id)
+        };
+        assert_eq!(read("7\n", ""), Ok(Some(7)));
+        assert_eq!(read("7\n", "server.7=a:1:2\n"), Ok(Some(7)));
+        let mistakes = read("7\n", "server.3=a:1:2\n").unwrap_err();
+        assert!(mistakes.to_string().contains("this is server 7"), "{mistakes}");
+        for bad in ["", "0", "256", "seven"] {
+            let mistakes = read(bad, "").unwrap_err();
+            assert!(mistakes.to_string().contains("myid:1:1"), "{mistakes}");
+        }
     }
 
     #[test]

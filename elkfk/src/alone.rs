@@ -34,8 +34,8 @@ fn read(path: &Path) -> Result<(String, String)> {
 }
 
 pub(crate) async fn coordinator(args: args::Coordinator) -> Result<()> {
-    let (name, text) = read(&args.config)?;
-    let config = elkfk_coordinator::Config::parse(&name, &text)?;
+    // From the file, as `myid` is read beside it.
+    let config = elkfk_coordinator::Config::from_file(&args.config)?;
     let running = elkfk_coordinator::start(config).await.context("start coordinator")?;
     say("coordinator", running.local_addr());
     until_stopped!("coordinator", running)

@@ -52,7 +52,7 @@ fn check(kind: Kind, path: &Path) -> Result<Result<(), Mistakes>> {
     let name = path.display().to_string();
     let text = || std::fs::read_to_string(path).with_context(|| format!("read {name}"));
     Ok(match kind {
-        Kind::Coordinator => elkfk_coordinator::Config::parse(&name, &text()?).map(drop),
+        Kind::Coordinator => elkfk_coordinator::Config::from_file(path).map(drop),
         Kind::Broker => elkfk_broker::Config::from_text(&name, &text()?, &[]).map(drop),
         Kind::Shipper => {
             elkfk_shipper::Config::parse(&name, &text()?, false, &|name| std::env::var(name).ok())

@@ -202,7 +202,12 @@ async fn it_stops_while_a_batch_waits_for_a_full_disk() {
 async fn the_time_of_a_long_recovery_is_not_held_against_sessions() {
     let disk = SimulatedDisk::new(5);
     let running = serve(&disk).await;
-    let client = Client::connect(&running).await;
+    let mut client = Client::connect(&running).await;
+    // Only a later batch says that the session is committed: it is there before it serves then.
+    for number in 0..3 {
+        client.send(number, &create(&format!("/{number}"), &[])).await;
+        assert_eq!(client.answer().await, Some((number, 0)));
+    }
     stop(running).await;
     // As if reading the log back had taken longer than any session may be silent.
     let started = Instant::now().checked_sub(Duration::from_secs(100)).expect("up for so long");

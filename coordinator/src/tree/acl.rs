@@ -49,7 +49,10 @@ pub(crate) fn fix_acl(
                     });
                 }
             }
-            "digest" if acl.id.split(':').count() == 2 => add(acl.clone().into_owned()),
+            // As Java splits: what is empty at the end is no part.
+            "digest" if acl.id.trim_end_matches(':').split(':').count() == 2 => {
+                add(acl.clone().into_owned())
+            }
             "ip" if Network::parse(&acl.id).is_some() => add(acl.clone().into_owned()),
             _ => return Err(ErrorCode::InvalidAcl),
         }
@@ -146,9 +149,16 @@ mod tests {
         assert_eq!(fix(&[acl(31, "auth", "")]), Ok(vec![acl(31, "digest", "u:h")]));
         assert_eq!(fix(&[Acl::OPEN, Acl::OPEN]), Ok(vec![Acl::OPEN]));
         assert_eq!(fix(&[acl(1, "ip", "10.0.0.0/8")]), Ok(vec![acl(1, "ip", "10.0.0.0/8")]));
+        for good in [acl(1, "digest", ":b"), acl(1, "digest", "a:b:")] {
+            assert_eq!(fix(std::slice::from_ref(&good)), Ok(vec![good]));
+        }
         for bad in [
             acl(1, "world", "someone"),
             acl(1, "digest", "nocolon"),
+            acl(1, "digest", "a:"),
+            acl(1, "digest", "a::"),
+            acl(1, "digest", ":"),
+            acl(1, "digest", "a:b:c"),
             acl(1, "ip", "10.0.0.0/33"),
             acl(1, "ip", "ten"),
             acl(1, "nosuch", "x"),
