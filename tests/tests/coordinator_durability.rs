@@ -168,3 +168,154 @@ async fn take_bad_input() -> Result<()> {
     ensure!(!coordinator.output().contains("panicked"), "{}", coordinator.output());
     coordinator.stop()
 }
+
+/// Znodes `/{from}` to `/{to}`, each holding its path.
+async fn create_numbered(addr: SocketAddr, from: usize, to: usize) -> Result<()> {
+    let client = connect(addr).await?;
+    for number in from..to {
+        let path = format!("/{number}");
+        client.create(&path, path.as_bytes(), CreateMode::Persistent).await?;
+    }
+    client.close().await;
+    Ok(())
+}
+
+async fn has_numbered(addr: SocketAddr, to: usize) -> Result<()> {
+    let client = connect(addr).await?;
+    for number in 0..to {
+        let path = format!("/{number}");
+        assert_eq!(client.get(&path).await?.0, path.as_bytes());
+    }
+    client.close().await;
+    Ok(())
+}
+
+/// Where the records of a log end and the reserved room begins.
+fn log_end(bytes: &[u8]) -> usize {
+    let last = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    last.next_multiple_of(8)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torn_end_is_told_and_cut_off_and_damage_before_it_is_refused() {
+    survive_a_torn_end().await.unwrap();
+}
+
+async fn survive_a_torn_end() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut coordinator = Coordinator::start(dir.path(), "")?;
+    create_numbered(coordinator.addr, 0, 50).await?;
+    coordinator.kill();
+    let log = coordinator.newest_log()?;
+    let mut bytes = std::fs::read(&log)?;
+    let end = log_end(&bytes);
+    bytes[end..end + 300].fill(0xa5);
+    std::fs::write(&log, &bytes)?;
+
+    coordinator.start_again()?;
+    let output = coordinator.output();
+    ensure!(output.contains("the end of the log was torn by a crash and is cut off"), "{output}");
+    has_numbered(coordinator.addr, 50).await?;
+    create_numbered(coordinator.addr, 50, 60).await?;
+    coordinator.kill();
+    coordinator.start_again()?;
+    has_numbered(coordinator.addr, 60).await?;
+    coordinator.kill();
+
+    let mut bytes = std::fs::read(&log)?;
+    let middle = log_end(&bytes) / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&log, &bytes)?;
+    let said = coordinator.fail_to_start()?;
+    let name = log.file_name().unwrap().to_str().unwrap();
+    ensure!(said.contains(&format!("{name} is damaged at byte ")), "{said}");
+    ensure!(said.contains("acknowledged changes are lost"), "{said}");
+    bytes[middle] ^= 1;
+    std::fs::write(&log, &bytes)?;
+    coordinator.start_again()?;
+    has_numbered(coordinator.addr, 60).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_is_not_looked_for_where_it_is_not() {
+    move_the_log().await.unwrap();
+}
+
+async fn move_the_log() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let apart = format!("dataLogDir={}", dir.path().join("log").display());
+    // The key added.
+    let mut coordinator = Coordinator::start(&dir.path().join("one"), "#dataLogDir")?;
+    create_numbered(coordinator.addr, 0, 3).await?;
+    coordinator.stop()?;
+    coordinator.replace_in_config("#dataLogDir", &apart)?;
+    let said = coordinator.fail_to_start()?;
+    ensure!(said.contains("move the files log-* there"), "{said}");
+    coordinator.replace_in_config(&apart, "")?;
+    coordinator.start_again()?;
+    has_numbered(coordinator.addr, 3).await?;
+
+    // And removed.
+    let apart = format!("{apart}2");
+    let mut coordinator = Coordinator::start(&dir.path().join("two"), &apart)?;
+    create_numbered(coordinator.addr, 0, 3).await?;
+    coordinator.stop()?;
+    coordinator.replace_in_config(&apart, "#dataLogDir")?;
+    let said = coordinator.fail_to_start()?;
+    ensure!(said.contains("set dataLogDir as it was"), "{said}");
+    coordinator.replace_in_config("#dataLogDir", &apart)?;
+    coordinator.start_again()?;
+    has_numbered(coordinator.addr, 3).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_reads_late_costs_little_memory_and_gets_every_answer() {
+    read_late().await.unwrap();
+}
+
+async fn read_late() -> Result<()> {
+    const READS: usize = 3000;
+    let dir = tempfile::tempdir()?;
+    let mut coordinator = Coordinator::start(dir.path(), "tickTime=3000")?;
+    let client = connect(coordinator.addr).await?;
+    let large = vec![7; 900_000];
+    client.create("/large", &large, CreateMode::Persistent).await?;
+
+    let mut stream = TcpStream::connect(coordinator.addr).await?;
+    let handshake =
+        [&[0, 0, 0, 44][..], &[0; 12], &[0, 0, 0xea, 0x60], &[0; 8], &[0, 0, 0, 16], &[0; 16]];
+    stream.write_all(&handshake.concat()).await?;
+    stream.read_exact(&mut [0; 40]).await?;
+    let mut requests = Vec::new();
+    for xid in 0..READS as u32 {
+        requests.extend([0, 0, 0, 19]);
+        requests.extend(xid.to_be_bytes());
+        requests.extend([0, 0, 0, 4, 0, 0, 0, 6]);
+        requests.extend(b"/large\0");
+    }
+    // All of it is taken before the first answer is read.
+    stream.write_all(&requests).await?;
+    for xid in 0..READS as u32 {
+        let length = timeout(PATIENCE, stream.read_u32()).await??;
+        let mut frame = vec![0; length as usize];
+        timeout(PATIENCE, stream.read_exact(&mut frame)).await??;
+        assert_eq!(frame[..4], xid.to_be_bytes());
+        assert_eq!(frame.len(), 16 + 4 + large.len() + 68);
+    }
+    let peak = coordinator.peak_bytes()?;
+    ensure!(peak < 150 << 20, "{peak} bytes");
+    client.close().await;
+    coordinator.stop()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_not_the_one_listed_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut coordinator = Coordinator::start(dir.path(), "server.1=localhost:2888:3888").unwrap();
+    coordinator.stop().unwrap();
+    std::fs::write(coordinator.data_dir().join("myid"), "2\n").unwrap();
+    let said = coordinator.fail_to_start().unwrap();
+    assert!(said.contains("this is server 2"), "{said}");
+    std::fs::write(coordinator.data_dir().join("myid"), "1\n").unwrap();
+    coordinator.start_again().unwrap();
+}

@@ -101,6 +101,8 @@ async fn live_through_kills() -> Result<()> {
     tokio::time::sleep(Duration::from_secs(8)).await;
     ensure!(client.exists("/brokers/ids/0").await?.is_some_and(|stat| stat == again));
 
+    die_while_kafka_works(&mut coordinator, &client, &kafka).await?;
+
     // The broker is killed: its session expires, and it registers anew.
     kafka.process.kill();
     let (stat, watch) = client.exists_watch("/brokers/ids/0").await?;
@@ -120,13 +122,85 @@ async fn live_through_kills() -> Result<()> {
     coordinator.start_again()?;
     kafka = start_kafka()?;
     let list = tool("kafka-topics", &kafka, &["--list"], "")?;
-    ensure!(list.split_whitespace().eq(["__consumer_offsets", "after-kill", "test1"]), "{list}");
+    let expected = ["__consumer_offsets", "after-kill", "made-in-a-kill", "test1"];
+    ensure!(list.split_whitespace().eq(expected), "{list}");
     produce(&kafka, "test1", "six\n")?;
     assert_eq!(consume(&kafka, "test1", "readers", 1)?, ["six"]);
     let log = kafka.process.output();
     for line in log.lines().filter(|line| line.contains("KeeperErrorCode")) {
-        println!("kafka: {line}");
+        ensure!(EXPECTED.iter().any(|code| line.contains(code)), "kafka: {line}");
     }
+    ensure!(!log.contains("Session expired") && !log.contains("FATAL"), "{log}");
     ensure!(!coordinator.output().contains("ERROR"), "{}", coordinator.output());
     Ok(())
+}
+
+/// What a broker may meet: a server that is away. Everything else would be our mistake.
+const EXPECTED: [&str; 1] = ["KeeperErrorCode = ConnectionLoss"];
+
+/// The coordinator is killed as soon as a watch tells that the broker is at work on a request: while
+/// it makes a topic, changes a configuration, adds partitions. Records are produced all the while.
+async fn die_while_kafka_works(
+    coordinator: &mut Coordinator,
+    client: &Client,
+    kafka: &Server,
+) -> Result<()> {
+    let create = ["--create", "--topic", "made-in-a-kill", "--partitions", "4"];
+    let (_, _, watch) = client.children_watch("/brokers/topics").await?;
+    die_during(coordinator, kafka, "kafka-topics", &create, watch, "one").await?;
+
+    let entity = ["--entity-type", "topics", "--entity-name", "made-in-a-kill"];
+    let change = [&["--alter", "--add-config", "retention.ms=1234567"][..], &entity].concat();
+    let (_, _, watch) = client.children_watch("/config/changes").await?;
+    die_during(coordinator, kafka, "kafka-configs", &change, watch, "two").await?;
+
+    let alter = ["--alter", "--topic", "made-in-a-kill", "--partitions", "6"];
+    let (_, _, watch) = client.get_watch("/brokers/topics/made-in-a-kill").await?;
+    die_during(coordinator, kafka, "kafka-topics", &alter, watch, "three").await?;
+
+    // Nothing of it was lost, and every partition has a leader.
+    let describe = ["--describe", "--topic", "made-in-a-kill"];
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let text = loop {
+        let text = tool("kafka-topics", kafka, &describe, "")?;
+        if text.matches("Leader: 0").count() == 6 {
+            break text;
+        }
+        ensure!(tokio::time::Instant::now() < deadline, "{text}");
+    };
+    ensure!(text.contains("PartitionCount: 6") && text.contains("retention.ms=1234567"), "{text}");
+    assert_eq!(consume(kafka, "test1", "readers", 3)?, ["one", "three", "two"]);
+    produce(kafka, "made-in-a-kill", "a\nb\nc\n")?;
+    assert_eq!(consume(kafka, "made-in-a-kill", "readers", 3)?, ["a", "b", "c"]);
+    Ok(())
+}
+
+async fn die_during(
+    coordinator: &mut Coordinator,
+    kafka: &Server,
+    name: &str,
+    args: &[&str],
+    watch: impl Future,
+    line: &str,
+) -> Result<()> {
+    let (worked, produced) = tokio::task::block_in_place(|| {
+        std::thread::scope(|scope| {
+            let work = scope.spawn(|| tool(name, kafka, args, ""));
+            let produce = scope.spawn(|| produce(kafka, "test1", &format!("{line}\n")));
+            let begun = tokio::runtime::Handle::current()
+                .block_on(async { tokio::time::timeout(PATIENCE, watch).await });
+            let killed = begun.context("the broker begins").and_then(|_| {
+                coordinator.kill();
+                coordinator.start_again()
+            });
+            let joined = (work.join().expect("no panic"), produce.join().expect("no panic"));
+            killed.map(|()| joined)
+        })
+    })?;
+    produced?;
+    match worked {
+        // The answer to its first try was lost with the connection.
+        Err(error) if error.to_string().contains("already exists") => Ok(()),
+        worked => worked.map(drop),
+    }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use elkfk_tests::free_port;
 use elkfk_tests::process::Process;
 
@@ -90,6 +90,45 @@ impl Coordinator {
     pub(crate) fn start_again(&mut self) -> Result<()> {
         self.process = spawn(&self.dir)?;
         self.wait()
+    }
+
+    /// Starts it in vain; returns what it says, once it has ended as a program that could not run.
+    pub(crate) fn fail_to_start(&mut self) -> Result<String> {
+        let before = self.output().len();
+        self.process = spawn(&self.dir)?;
+        let status = self.process.wait(PATIENCE)?;
+        let said = self.output()[before..].to_owned();
+        anyhow::ensure!(status.code() == Some(2), "ended with {status}: {said}");
+        Ok(said)
+    }
+
+    /// Writes its zoo.cfg anew, with `from` replaced by `to`.
+    pub(crate) fn replace_in_config(&self, from: &str, to: &str) -> Result<()> {
+        let path = self.dir.join("zoo.cfg");
+        let text = std::fs::read_to_string(&path)?;
+        anyhow::ensure!(text.contains(from), "{from} is not in {text}");
+        Ok(std::fs::write(&path, text.replace(from, to))?)
+    }
+
+    /// The newest file of its log.
+    pub(crate) fn newest_log(&self) -> Result<PathBuf> {
+        let mut logs = Vec::new();
+        for entry in std::fs::read_dir(self.data_dir().join("elkfk"))? {
+            let path = entry?.path();
+            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"log-0")) {
+                logs.push(path);
+            }
+        }
+        logs.sort();
+        logs.pop().context("a log")
+    }
+
+    /// The most memory it has had.
+    pub(crate) fn peak_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib: u64 = peak.context("VmHWM")?.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024)
     }
 
     /// What it has logged since its first start.
