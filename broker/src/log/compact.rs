@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use elkfk_wire::kafka::records::{Batch, BatchBuilder, Offset, Record, RecordError};
+use elkfk_wire::kafka::records::{Batch, BatchBuilder, Offset, Record};
 
 use super::config::TopicConfig;
 use super::files::{Files, file_name};
@@ -261,7 +261,8 @@ impl CleanPlan {
                         record.value.is_none() && tombstones_go && record.offset < self.cleaned_to;
                     is_last && !is_past_tombstone && record.offset >= self.log_start
                 };
-                let cleaned = self.clean_batch(&batch, keep).map_err(|it| damaged_by(from, &it))?;
+                let cleaned =
+                    self.clean_batch(&batch, keep).map_err(|it| damaged_by(from, &*it))?;
                 is_changed |= cleaned.as_deref() != Some(batch.bytes());
                 pending.extend_from_slice(&cleaned.unwrap_or_default());
                 if pending.len() >= 1 << 20 {
@@ -287,7 +288,7 @@ impl CleanPlan {
         &self,
         batch: &Batch<'_>,
         keep: impl Fn(&Record<'_>) -> bool,
-    ) -> Result<Option<Vec<u8>>, RecordError> {
+    ) -> Result<Option<Vec<u8>>, Box<dyn std::error::Error>> {
         // The last batch of a producer carries its sequence over the next restart.
         if batch.is_control() || self.producers.is_remembered(batch) {
             return Ok(Some(batch.bytes().to_vec()));
@@ -304,7 +305,7 @@ impl CleanPlan {
             if keep(&record) {
                 let delta = (record.offset.0 - batch.base_offset().0) as i32;
                 let headers = record.headers().map(|header| (header.key, header.value));
-                builder.push_at(delta, record.timestamp_ms, record.key, record.value, headers);
+                builder.push_at(delta, record.timestamp_ms, record.key, record.value, headers)?;
             }
         }
         if builder.count() == batch.count() {

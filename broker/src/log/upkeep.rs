@@ -1,6 +1,7 @@
 //! What the logs of a broker need from time to time: retention, cleaning, checkpoints, removals.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,8 +65,7 @@ impl LogManager {
                 }
                 let manager = manager.clone();
                 if let Err(error) = tokio::task::spawn_blocking(move || manager.clean()).await {
-                    tracing::error!(%error, "log cleaner failed");
-                    break;
+                    tracing::error!(%error, "log cleaner failed, it is tried again");
                 }
             }
         });
@@ -93,7 +93,14 @@ impl LogManager {
                 continue;
             }
             let (topic, number) = (partition.topic(), partition.partition());
-            match partition.clean(now_ms()) {
+            // A panic over what one log holds must not keep the others from being cleaned: it happens
+            // where nothing is locked, and leaves a temporary file at most.
+            let cleaned = std::panic::catch_unwind(AssertUnwindSafe(|| partition.clean(now_ms())));
+            let Ok(cleaned) = cleaned else {
+                tracing::error!(topic, partition = number, "log cleaner failed over this log");
+                continue;
+            };
+            match cleaned {
                 Ok(None) => {}
                 Ok(Some((before, after))) => {
                     is_cleaned = true;

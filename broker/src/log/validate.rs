@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use elkfk_wire::kafka::records::{
-    Batch, BatchBuilder, BatchError, BatchMut, Compression, LeaderEpoch, Offset, RecordError,
-    TimestampType, batches,
+    Batch, BatchBuilder, BatchError, BatchMut, Compression, LeaderEpoch, NO_TIMESTAMP, Offset,
+    RecordError, TimestampType, batches,
 };
 
 use super::config::TopicConfig;
@@ -12,6 +12,8 @@ use super::producers::ProducerError;
 
 /// The records of one batch may grow to this when decompressed, where they must be.
 const DECOMPRESSED_BYTES_MAX: usize = 128 << 20;
+
+const OFFSETS_RULE: &str = "the offsets of a batch's records count up from 0";
 
 /// Where a batch comes from, which decides what it may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,12 +89,25 @@ pub fn validate(
     let mut rebuild = false;
     let mut count = 0usize;
     let mut has_producer = false;
+    // What the records say, where the header of their batch says otherwise: position, time.
+    let mut corrections = Vec::new();
+    let mut position = 0;
     for batch in batches(&bytes) {
         let batch = batch.map_err(AppendError::Batch)?;
         batch.check_produced().map_err(AppendError::Batch)?;
+        // Before anything is decompressed, which may make a hundred times more of it.
+        check_size(&batch, config, origin)?;
         check_batch(&batch, config, origin, now_ms)?;
         let codec = batch.compression().map_err(AppendError::Batch)?;
-        rebuild |= config.compression.is_some_and(|wanted| wanted != codec);
+        let is_rebuilt = config.compression.is_some_and(|wanted| wanted != codec);
+        if (is_rebuilt || config.is_compacted) && !batch.is_control() {
+            let max_timestamp_ms = check_records(&batch, config)?;
+            if max_timestamp_ms != batch.max_timestamp_ms() {
+                corrections.push((position, max_timestamp_ms));
+            }
+        }
+        position += batch.len();
+        rebuild |= is_rebuilt;
         count += 1;
         has_producer |= batch.producer_id() >= 0;
     }
@@ -106,6 +121,11 @@ pub fn validate(
             });
         }
         _ => {}
+    }
+    for (position, max_timestamp_ms) in corrections {
+        BatchMut::parse(&mut bytes[position..])
+            .map_err(AppendError::Batch)?
+            .set_max_timestamp(max_timestamp_ms);
     }
     if rebuild && let Some(codec) = config.compression {
         bytes = recompress(&bytes, codec)?;
@@ -125,12 +145,7 @@ pub fn validate(
             });
         }
         let batch = batch.view();
-        if batch.len() > config.message_bytes_max && origin == Origin::Client {
-            return Err(AppendError::TooLarge {
-                batch_bytes: batch.len(),
-                limit_bytes: config.message_bytes_max,
-            });
-        }
+        check_size(&batch, config, origin)?;
         records += i64::from(batch.count());
         max_timestamp_ms = max_timestamp_ms.max(batch.max_timestamp_ms());
         at += batch.len();
@@ -161,15 +176,36 @@ fn check_batch(
             }
         }
     }
-    if config.is_compacted && !batch.is_control() {
-        let records = batch.records(DECOMPRESSED_BYTES_MAX).map_err(AppendError::Records)?;
-        for record in &records {
-            if record.map_err(AppendError::Records)?.key.is_none() {
-                return Err(AppendError::Invalid { rule: "a compacted topic keeps keyed records" });
-            }
-        }
+    Ok(())
+}
+
+fn check_size(batch: &Batch<'_>, config: &TopicConfig, origin: Origin) -> Result<(), AppendError> {
+    let (batch_bytes, limit_bytes) = (batch.len(), config.message_bytes_max);
+    if batch_bytes > limit_bytes && origin == Origin::Client {
+        return Err(AppendError::TooLarge { batch_bytes, limit_bytes });
     }
     Ok(())
+}
+
+/// Checks the records of a batch, where they must be read at all. Returns their largest timestamp.
+fn check_records(batch: &Batch<'_>, config: &TopicConfig) -> Result<i64, AppendError> {
+    let records = batch.records(DECOMPRESSED_BYTES_MAX).map_err(AppendError::Records)?;
+    let mut expected = batch.base_offset();
+    let mut max_timestamp_ms = NO_TIMESTAMP;
+    for record in &records {
+        let record = record.map_err(AppendError::Records)?;
+        // The header announces as many offsets as records: with others inside, the offsets of this
+        // batch and those of the next would overlap once it is rebuilt.
+        if record.offset != expected {
+            return Err(AppendError::Invalid { rule: OFFSETS_RULE });
+        }
+        if config.is_compacted && record.key.is_none() {
+            return Err(AppendError::Invalid { rule: "a compacted topic keeps keyed records" });
+        }
+        expected = expected.next();
+        max_timestamp_ms = max_timestamp_ms.max(record.timestamp_ms);
+    }
+    Ok(max_timestamp_ms)
 }
 
 fn as_ms(duration: Duration) -> Option<u64> {
@@ -193,17 +229,20 @@ fn recompress(bytes: &[u8], codec: Compression) -> Result<Vec<u8>, AppendError> 
         for record in &records {
             let record = record.map_err(AppendError::Records)?;
             let headers = record.headers();
-            builder.push_at(
-                (record.offset.0 - batch.base_offset().0) as i32,
-                record.timestamp_ms,
-                record.key,
-                record.value,
-                headers.map(|header| (header.key, header.value)),
-            );
+            builder
+                .push_at(
+                    (record.offset.0 - batch.base_offset().0) as i32,
+                    record.timestamp_ms,
+                    record.key,
+                    record.value,
+                    headers.map(|header| (header.key, header.value)),
+                )
+                .map_err(|_| AppendError::Invalid { rule: OFFSETS_RULE })?;
         }
         let built = builder.build().map_err(|_| AppendError::Invalid {
             rule: "records cannot be brought into the topic's compression.type",
         })?;
+        Batch::parse(&built).and_then(|it| it.check_produced()).map_err(AppendError::Batch)?;
         out.extend_from_slice(&built);
     }
     Ok(out)
@@ -211,6 +250,8 @@ fn recompress(bytes: &[u8], codec: Compression) -> Result<Vec<u8>, AppendError> 
 
 #[cfg(test)]
 mod tests {
+    use elkfk_wire::kafka::records::HEADER_BYTES;
+
     use super::*;
 
     fn sample(compression: Compression, key: Option<&[u8]>) -> Vec<u8> {
@@ -244,6 +285,75 @@ mod tests {
         let control =
             BatchBuilder::control(elkfk_wire::kafka::records::ControlType::Abort, 1, 0, 0, 5);
         refuse(control.build().unwrap(), &topic, "control");
+    }
+
+    /// A batch whose records, in varints as they are on the wire, have offset deltas of the
+    /// caller's choice; its header counts them and its checksum is right.
+    fn with_deltas(compression: Compression, deltas: &[i32]) -> Vec<u8> {
+        let mut plain = BatchBuilder::new(Compression::None);
+        for _ in deltas {
+            plain.push(1000, Some(b"k"), Some(b"v"), &[]);
+        }
+        let mut plain = plain.build().unwrap();
+        // Each record: length, attributes, timestamp delta, offset delta, and so on, a byte each.
+        let record_bytes = (plain.len() - HEADER_BYTES) / deltas.len();
+        for (index, delta) in deltas.iter().enumerate() {
+            plain[HEADER_BYTES + index * record_bytes + 3] = (*delta as u8) << 1;
+        }
+        let body = plain.split_off(HEADER_BYTES);
+        if compression == Compression::Gzip {
+            use std::io::Write;
+            let mut encoder = flate2::write::GzEncoder::new(plain, flate2::Compression::default());
+            encoder.write_all(&body).unwrap();
+            plain = encoder.finish().unwrap();
+            plain[22] = 1;
+        } else {
+            plain.extend(body);
+        }
+        let length = plain.len() as i32 - 12;
+        plain[8..12].copy_from_slice(&length.to_be_bytes());
+        let crc = crc32c::crc32c(&plain[21..]);
+        plain[17..21].copy_from_slice(&crc.to_be_bytes());
+        plain
+    }
+
+    #[test]
+    fn offsets_within_a_batch_are_dense_wherever_it_is_read() {
+        let recompressed =
+            TopicConfig { compression: Some(Compression::Zstd), ..TopicConfig::default() };
+        let compacted = TopicConfig { is_compacted: true, ..TopicConfig::default() };
+        for codec in [Compression::None, Compression::Gzip] {
+            for topic in [&recompressed, &compacted] {
+                validate(with_deltas(codec, &[0, 1]), topic, Origin::Client, 5000).unwrap();
+                for deltas in [[0, 0], [0, 5], [1, 2], [1, 0]] {
+                    refuse(with_deltas(codec, &deltas), topic, "count up from 0");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_largest_timestamp_is_corrected_where_records_are_read() {
+        let topic = TopicConfig { is_compacted: true, ..TopicConfig::default() };
+        let mut bytes = sample(Compression::Lz4, Some(b"k"));
+        BatchMut::parse(&mut bytes).unwrap().set_max_timestamp(i64::MAX);
+        let out = validate(bytes, &topic, Origin::Client, 5000).unwrap();
+        assert_eq!(out.max_timestamp_ms, 3000);
+        let batch = Batch::parse(&out.bytes).unwrap();
+        batch.check().unwrap();
+        assert_eq!(batch.max_timestamp_ms(), 3000);
+    }
+
+    #[test]
+    fn size_is_checked_before_anything_is_decompressed() {
+        let mut bytes = sample(Compression::Gzip, Some(b"k"));
+        // Cannot be decompressed, which nobody finds out.
+        bytes[HEADER_BYTES..].fill(0xff);
+        let crc = crc32c::crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        let topic =
+            TopicConfig { is_compacted: true, message_bytes_max: 80, ..TopicConfig::default() };
+        refuse(bytes, &topic, "exceeds max.message.bytes = 80");
     }
 
     #[test]

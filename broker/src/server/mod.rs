@@ -42,6 +42,19 @@ pub(crate) struct Server {
     complained: Mutex<Option<Instant>>,
 }
 
+/// A connection that counts against its address for as long as this lives, a panic included.
+struct Entered<'s> {
+    server: &'s Server,
+    ip: IpAddr,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.server.leave(self.ip);
+        metrics::CONNECTIONS_FINISHED.inc();
+    }
+}
+
 /// Complaints about peers are logged this often at most; all are counted.
 const COMPLAINT_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -91,11 +104,10 @@ impl Server {
         let name = listener_name.to_owned();
         let this = self.clone();
         self.tasks.spawn("connection", async move {
+            let _entered = Entered { server: &this, ip };
             if let Err(reason) = connection::serve(&this, stream, peer, local, name).await {
                 debug!(%peer, reason, "connection closed");
             }
-            this.leave(ip);
-            metrics::CONNECTIONS_FINISHED.inc();
         });
     }
 

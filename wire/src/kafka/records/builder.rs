@@ -40,6 +40,9 @@ pub enum BuildError {
     TooLarge { bytes: usize },
     #[error("compress records")]
     Compression(#[from] CompressionError),
+    /// Offsets rise within a batch.
+    #[error("offset delta {given} does not follow {last}")]
+    Offset { given: i32, last: i32 },
 }
 
 /// Collects records and makes one batch of them.
@@ -144,13 +147,13 @@ impl BatchBuilder {
         headers: &[(&str, Option<&[u8]>)],
     ) {
         let headers = headers.iter().map(|&(key, value)| (key.as_bytes(), value));
-        self.push_at(self.last_offset_delta + 1, timestamp_ms, key, value, headers);
+        self.put(self.last_offset_delta + 1, timestamp_ms, key, value, headers);
     }
 
     /// Adds a record at base offset + `offset_delta`, so that compaction can leave gaps.
     ///
-    /// # Panics
-    /// If the delta is not above those already there: offsets rise within a batch.
+    /// # Errors
+    /// If the delta is not above those already there, as where it came from a peer.
     pub fn push_at<'h>(
         &mut self,
         offset_delta: i32,
@@ -158,8 +161,22 @@ impl BatchBuilder {
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: impl Iterator<Item = (&'h [u8], Option<&'h [u8]>)> + Clone,
+    ) -> Result<(), BuildError> {
+        if offset_delta <= self.last_offset_delta {
+            return Err(BuildError::Offset { given: offset_delta, last: self.last_offset_delta });
+        }
+        self.put(offset_delta, timestamp_ms, key, value, headers);
+        Ok(())
+    }
+
+    fn put<'h>(
+        &mut self,
+        offset_delta: i32,
+        timestamp_ms: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl Iterator<Item = (&'h [u8], Option<&'h [u8]>)> + Clone,
     ) {
-        assert!(offset_delta > self.last_offset_delta, "offsets rise within a batch");
         if self.count == 0 {
             self.base_timestamp_ms = timestamp_ms;
         }

@@ -315,7 +315,11 @@ fn control_batches_are_recognised() {
 #[test]
 fn compaction_may_leave_gaps() {
     let mut builder = BatchBuilder::new(Compression::None).base_offset(Offset(100));
-    builder.push_at(2, 5, Some(b"k"), None, std::iter::empty());
+    builder.push_at(2, 5, Some(b"k"), None, std::iter::empty()).unwrap();
+    for given in [2, 1, -1, i32::MIN] {
+        let error = builder.push_at(given, 5, None, None, std::iter::empty()).unwrap_err();
+        assert!(matches!(error, BuildError::Offset { last: 2, .. }), "{error}");
+    }
     builder.cover_to(9);
     let bytes = builder.build().unwrap();
     let batch = Batch::parse(&bytes).unwrap();
