@@ -62,3 +62,10 @@ pub(crate) static CONTROLLER: LazyLock<IntGauge> = LazyLock::new(|| {
     register_int_gauge!("elkfk_broker_controller", "1 while this broker is the controller")
         .expect("names are unique")
 });
+
+pub(crate) static MISSING_RECORDS: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter(
+        "elkfk_broker_missing_records_total",
+        "Offsets below a recovery point that were not there when the log was opened",
+    )
+});

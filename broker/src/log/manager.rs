@@ -18,6 +18,7 @@ use super::disk::{Disk, DiskFile, SystemDisk};
 use super::files::{Files, OPEN_FILES_DEFAULT, lock};
 use super::partition_log::{Log, METADATA_FILE};
 use super::recovery::{LogError, OpenHints};
+use crate::metrics;
 use crate::partition::Partition;
 
 pub(super) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
@@ -375,6 +376,17 @@ impl LogManager {
                         damaged_batches = recovery.damaged_batches,
                         log_end = log.log_end().0,
                         "log was repaired"
+                    );
+                }
+                if recovery.missing_offsets > 0 {
+                    metrics::MISSING_RECORDS.inc_by(recovery.missing_offsets);
+                    tracing::error!(
+                        topic,
+                        partition,
+                        log_end = log.log_end().0,
+                        recovery_point = found.hints.recovery_point.0,
+                        missing = recovery.missing_offsets,
+                        "records that were durable are missing at the end of the log; if it was restored from a copy, that one was older"
                     );
                 }
                 let topic_id = self.read_topic_id(&found.path);

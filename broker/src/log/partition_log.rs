@@ -272,7 +272,8 @@ impl Log {
             return Ok(());
         }
         let finished = self.active.finish(&self.files)?;
-        let next = Active::create(&self.files, &self.directory, base_offset, &self.config, now_ms)?;
+        let next = Active::create(&self.files, &self.directory, base_offset, &self.config, now_ms)
+            .inspect_err(|_| Active::discard(&self.files, &self.directory, base_offset))?;
         let sealed = std::mem::replace(&mut self.active, next).seal();
         self.sealed.insert(sealed.files.base_offset, sealed);
         self.unsynced.extend(finished);

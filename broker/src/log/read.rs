@@ -235,6 +235,10 @@ impl From<elkfk_wire::kafka::records::RecordError> for LookupError {
 }
 
 impl ReadPlan {
+    pub(crate) fn is_of_same_segment(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.segment, &other.segment)
+    }
+
     /// Reads. Nothing found is no error.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! Opening a log: after an orderly stop, after a crash, after a truncation.
 //!
 //! After an orderly stop only the last segment's tail is read. After a crash the segments from the
-//! recovery point on are walked with their checksums, indexes and producers rebuilt, and the log
-//! ends before the first batch that is damaged: what follows was never acknowledged as durable.
-//! Below the recovery point damage is bit rot, not a torn write, and nothing is ever cut for it.
+//! recovery point on are walked with their checksums, indexes and producers rebuilt. A batch damaged
+//! at or above the recovery point was torn by the crash and never acknowledged as durable: the log
+//! ends before it. Below the recovery point damage is bit rot, not a torn write, and nothing is ever
+//! cut for it: the batch is kept, or where it leads nowhere the partition stays offline.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -65,6 +66,8 @@ pub struct Recovery {
     pub cut_bytes: u64,
     /// Damaged batches that stay, below the recovery point.
     pub damaged_batches: u64,
+    /// Offsets from the log end to the recovery point: they were durable, and are not there.
+    pub missing_offsets: u64,
 }
 
 impl Log {
@@ -78,7 +81,10 @@ impl Log {
     ) -> Result<(Self, Recovery), LogError> {
         let directory: Arc<Path> = directory.into();
         let at = |action, source| LogError::Io { action, path: directory.to_path_buf(), source };
-        let found = survey(&files, &directory).map_err(|source| at("list", source))?;
+        let mut found = survey(&files, &directory).map_err(|source| at("list", source))?;
+        if !config.is_compacted {
+            drop_empty(&files, &directory, &mut found).map_err(|source| at("tidy", source))?;
+        }
         let epochs = read_epochs(&files, &directory)?;
         let mut opening = Opening {
             files: &files,
@@ -90,7 +96,10 @@ impl Log {
             unsynced: Vec::new(),
         };
         let (sealed, active, log_end) = opening.segments(&found, hints)?;
-        let (recovery, unsynced) = (opening.recovery, opening.unsynced);
+        let (mut recovery, unsynced) = (opening.recovery, opening.unsynced);
+        // A copy from before, or a file taken away: the log cannot know, and its operator should.
+        let missing = hints.recovery_point.0.saturating_sub(log_end.0).max(0);
+        recovery.missing_offsets = missing.unsigned_abs();
 
         let first = sealed.keys().next().copied().unwrap_or(active.base_offset());
         let mut log = Self {
@@ -356,6 +365,26 @@ fn survey(files: &Files, directory: &Path) -> io::Result<Survey> {
         }
     }
     Ok(found)
+}
+
+/// Removes empty segments beside others: a roll that failed half way left them, and the records
+/// went on into the one before, where nobody would look for them. (Cleaning leaves empty ones too,
+/// whose base offsets count.)
+fn drop_empty(files: &Files, directory: &Path, found: &mut Survey) -> io::Result<()> {
+    let Some((&first, _)) = found.segments.first_key_value() else { return Ok(()) };
+    let is_empty = |(base, (bytes, _)): (&Offset, &(u64, i64))| {
+        (*bytes == 0 && *base > first).then_some(*base)
+    };
+    let empty: Vec<Offset> = found.segments.iter().filter_map(is_empty).collect();
+    for base in empty {
+        for suffix in [LOG, OFFSET_INDEX, TIME_INDEX] {
+            remove_if_there(&*files.disk, &directory.join(file_name(base, suffix)))?;
+        }
+        found.segments.remove(&base);
+        found.offset_indexes.remove(&base);
+        found.time_indexes.remove(&base);
+    }
+    Ok(())
 }
 
 /// Puts cleaned segments in the place of those whose offsets they cover.

@@ -161,6 +161,15 @@ impl Active {
         Ok(active)
     }
 
+    /// Takes away what a [`Active::create`] that failed has made: at the next start an empty
+    /// segment would hide the records that went on into the one before it.
+    pub(super) fn discard(files: &Files, directory: &Path, base_offset: Offset) {
+        for suffix in [LOG, OFFSET_INDEX, TIME_INDEX] {
+            // If this fails too, the next start leaves the empty file out.
+            let _ = files.disk.remove_file(&directory.join(file_name(base_offset, suffix)));
+        }
+    }
+
     /// A segment whose batches will be noted one by one.
     pub(super) fn over(
         files: Arc<SegmentFiles>,

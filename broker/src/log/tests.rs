@@ -530,3 +530,43 @@ fn a_swap_that_a_crash_cut_short_is_finished() {
     assert_eq!((found, recovery.cut_bytes), (expected, 0));
     assert!(after < before);
 }
+
+#[test]
+fn an_empty_segment_that_a_failed_roll_left_hides_nothing() {
+    for is_last in [true, false] {
+        for is_clean in [true, false] {
+            let fixture = Fixture::new(TopicConfig::default());
+            let (mut log, _) = fixture.open(OpenHints::default());
+            fill(&mut log, 40);
+            if !is_last {
+                log.roll(NOW_MS).unwrap();
+                fill(&mut log, 60);
+            }
+            log.close().unwrap();
+            let log_end = log.log_end();
+            drop(log);
+            // The disk was full when the log was to roll at 20, and had room again soon after.
+            std::fs::write(fixture.path().join("00000000000000000020.log"), b"").unwrap();
+            let hints = OpenHints { is_clean, ..OpenHints::default() };
+            let (mut log, recovery) = fixture.open(hints);
+            assert_eq!((log.log_end(), recovery.cut_bytes), (log_end, 0));
+            check_dense(&log);
+            fill(&mut log, 100);
+            check_dense(&log);
+        }
+    }
+}
+
+#[test]
+fn a_log_that_ends_before_its_recovery_point_says_so() {
+    for is_clean in [true, false] {
+        let fixture = Fixture::new(TopicConfig::default());
+        let (mut log, _) = fixture.open(OpenHints::default());
+        fill(&mut log, 40);
+        log.close().unwrap();
+        drop(log);
+        let hints = OpenHints { is_clean, recovery_point: Offset(45), ..OpenHints::default() };
+        let (log, recovery) = fixture.open(hints);
+        assert_eq!((log.log_end(), recovery.missing_offsets), (Offset(40), 5));
+    }
+}

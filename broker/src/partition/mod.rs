@@ -21,7 +21,7 @@ pub use isr::{BrokerId, InSyncReplicas};
 
 use crate::log::{
     AppendError, AppendInfo, CleanError, DiskFile, Durability, Log, LogDirectory, LogError,
-    LookupError, Origin, TimestampOffset, TopicConfig, TopicId, lock, now_ms, validate,
+    LookupError, Origin, ReadPlan, TimestampOffset, TopicConfig, TopicId, lock, now_ms, validate,
 };
 
 /// What a produce request says about an append.
@@ -61,6 +61,8 @@ pub struct ReadInfo {
     pub last_stable: Offset,
     pub log_start: Offset,
     pub log_end: Offset,
+    /// Before it there is nothing more to be had where `bytes` are empty: compaction leaves gaps.
+    pub searched_to: Offset,
 }
 
 /// Why a partition was not read.
@@ -339,11 +341,12 @@ impl Partition {
         isolation: Isolation,
     ) -> Result<ReadInfo, ReadError> {
         let mut at = from;
+        let mut vanished: Option<ReadPlan> = None;
         loop {
             let (plan, mut info) = {
                 let state = lock(&self.state);
                 self.check_readable(&state)?;
-                let info = read_info(&state);
+                let mut info = read_info(&state);
                 if from < info.log_start || from > info.log_end {
                     let (log_start, log_end) = (info.log_start, info.log_end);
                     return Err(ReadError::OutOfRange { from, log_start, log_end });
@@ -353,14 +356,24 @@ impl Partition {
                     Isolation::Committed => info.last_stable,
                     Isolation::LogEnd => info.log_end,
                 };
+                info.searched_to = at;
                 if at >= upper {
                     return Ok(info);
                 }
                 (state.log.plan_read(at, upper, max_bytes, is_one_wanted), info)
             };
             let read = match plan.run() {
-                // The segment was removed between plan and read: plan anew.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // The segment was removed between plan and read: plan anew. A plan that leads there
+                // again says that the log still counts on a file which somebody took away.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound
+                        && vanished
+                            .as_ref()
+                            .is_none_or(|earlier| !plan.is_of_same_segment(earlier)) =>
+                {
+                    vanished = Some(plan);
+                    continue;
+                }
                 other => other?,
             };
             if read.bytes.is_empty()
@@ -473,7 +486,15 @@ impl Partition {
         let _syncing = lock(&self.syncing);
         // Cleared first: an append from here on queues the partition again.
         self.is_sync_queued.store(false, Ordering::Release);
-        let Some(work) = lock(&self.state).log.begin_sync() else { return Ok(()) };
+        let work = {
+            let mut state = lock(&self.state);
+            // Its files have other names by now, and nobody waits for them.
+            if state.is_deleted {
+                return Ok(());
+            }
+            state.log.begin_sync()
+        };
+        let Some(work) = work else { return Ok(()) };
         work.run()?;
         let mut state = lock(&self.state);
         state.log.end_sync(&work);
@@ -526,11 +547,12 @@ impl Partition {
             };
             (plan, state.log.bytes())
         };
-        let cleaned = plan.run()?;
+        let cleaned = plan.run();
         let mut state = lock(&self.state);
         if state.is_deleted {
             return Ok(None);
         }
+        let cleaned = cleaned?;
         let retired = state.log.install_cleaned(cleaned)?;
         let (after, delay) = (state.log.bytes(), state.log.config().delete_delay);
         drop(state);
@@ -551,6 +573,9 @@ impl Partition {
         &self,
         rename: impl FnOnce(&Path) -> io::Result<PathBuf>,
     ) -> io::Result<PathBuf> {
+        // A sync under way still goes to the old names: one that does not find them would count as
+        // a failure of the disk.
+        let _syncing = lock(&self.syncing);
         let mut state = lock(&self.state);
         let renamed = rename(state.log.directory())?;
         state.is_deleted = true;
@@ -653,5 +678,6 @@ fn read_info(state: &State) -> ReadInfo {
         last_stable: unstable.map_or(high_watermark, |offset| offset.min(high_watermark)),
         log_start: state.log.log_start(),
         log_end: state.log.log_end(),
+        searched_to: Offset::ZERO,
     }
 }

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use elkfk_wire::kafka::records::{BatchBuilder, Compression, LeaderEpoch, Offset};
@@ -207,27 +207,50 @@ fn appends_from_many_threads_are_dense() {
     manager.shutdown();
 }
 
-/// The system's disk, until it is told to fail every sync.
+/// The system's disk, until it is told to fail every sync; it counts them, and can hold them up.
 #[derive(Debug, Default)]
 struct FailingDisk {
     system: SystemDisk,
-    is_failing: Arc<AtomicBool>,
+    told: Arc<Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    is_failing: AtomicBool,
     /// Syncs asked for since it fails.
-    failed_syncs: Arc<AtomicUsize>,
+    failed_syncs: AtomicUsize,
+    syncs: AtomicUsize,
+    /// Syncs wait while this is set.
+    is_held: Mutex<bool>,
+    /// Signalled when `is_held` or `syncs` changed.
+    changed: Condvar,
+}
+
+impl Told {
+    fn hold(&self, is_held: bool) {
+        *lock(&self.is_held) = is_held;
+        self.changed.notify_all();
+    }
+
+    /// Waits until one more sync than `before` was asked for.
+    fn await_sync_after(&self, before: usize) {
+        let mut held = lock(&self.is_held);
+        while self.syncs.load(Ordering::SeqCst) <= before {
+            held = self.changed.wait(held).unwrap();
+        }
+    }
 }
 
 #[derive(Debug)]
 struct FailingFile {
     file: Arc<dyn DiskFile>,
-    is_failing: Arc<AtomicBool>,
-    failed_syncs: Arc<AtomicUsize>,
+    told: Arc<Told>,
 }
 
 impl Disk for FailingDisk {
     fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.system.open(path, create)?;
-        let (is_failing, failed_syncs) = (self.is_failing.clone(), self.failed_syncs.clone());
-        Ok(Arc::new(FailingFile { file, is_failing, failed_syncs }))
+        Ok(Arc::new(FailingFile { file, told: self.told.clone() }))
     }
     fn create_directory(&self, path: &Path) -> io::Result<()> {
         self.system.create_directory(path)
@@ -275,8 +298,16 @@ impl DiskFile for FailingFile {
         self.file.set_len(length)
     }
     fn sync_data(&self) -> io::Result<()> {
-        if self.is_failing.load(Ordering::SeqCst) {
-            self.failed_syncs.fetch_add(1, Ordering::SeqCst);
+        let told = &self.told;
+        let mut held = lock(&told.is_held);
+        told.syncs.fetch_add(1, Ordering::SeqCst);
+        told.changed.notify_all();
+        while *held {
+            held = told.changed.wait(held).unwrap();
+        }
+        drop(held);
+        if told.is_failing.load(Ordering::SeqCst) {
+            told.failed_syncs.fetch_add(1, Ordering::SeqCst);
             return Err(io::Error::other("input/output error"));
         }
         self.file.sync_data()
@@ -287,13 +318,13 @@ impl DiskFile for FailingFile {
 async fn a_failed_sync_fails_the_directory_and_is_never_tried_again() {
     let directory = tempfile::tempdir().unwrap();
     let disk = FailingDisk::default();
-    let (is_failing, failed_syncs) = (disk.is_failing.clone(), disk.failed_syncs.clone());
+    let told = disk.told.clone();
     let config = LogConfig { disk: Arc::new(disk), ..config(directory.path()) };
     let manager = LogManager::open(config).unwrap();
     let (first, second) = (leader(&manager, "first"), leader(&manager, "second"));
     let info = first.append(batch(&["a"]), AppendOptions::default()).unwrap();
     first.durable(info.next_offset).await.unwrap();
-    is_failing.store(true, Ordering::SeqCst);
+    told.is_failing.store(true, Ordering::SeqCst);
     let info = first.append(batch(&["b"]), AppendOptions::default()).unwrap();
     let lost = first.durable(info.next_offset).await.unwrap_err();
     assert!(matches!(lost, AppendError::DirectoryFailed { .. }), "{lost}");
@@ -301,7 +332,7 @@ async fn a_failed_sync_fails_the_directory_and_is_never_tried_again() {
     assert_eq!(path, directory.path());
     assert!(cause.contains("sync first-0: input/output error"), "{cause}");
     // The disk works again, as far as anyone can tell: nothing is believed any more.
-    is_failing.store(false, Ordering::SeqCst);
+    told.is_failing.store(false, Ordering::SeqCst);
     for partition in [&first, &second] {
         let refused = partition.append(batch(&["c"]), AppendOptions::default()).unwrap_err();
         assert!(matches!(refused, AppendError::DirectoryFailed { .. }), "{refused}");
@@ -309,7 +340,7 @@ async fn a_failed_sync_fails_the_directory_and_is_never_tried_again() {
         assert!(matches!(refused, ReadError::DirectoryFailed { .. }), "{refused}");
     }
     manager.shutdown();
-    assert_eq!(failed_syncs.load(Ordering::SeqCst), 1);
+    assert_eq!(told.failed_syncs.load(Ordering::SeqCst), 1);
     assert!(!directory.path().join(".kafka_cleanshutdown").exists());
 }
 
@@ -374,4 +405,122 @@ async fn a_damaged_partition_is_offline_and_stays_so_through_orderly_stops() {
         manager.shutdown();
     }
     assert_eq!(std::fs::read(&log).unwrap(), bytes);
+}
+
+#[test]
+fn deleting_a_partition_under_its_sync_fails_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = FailingDisk::default();
+    let told = disk.told.clone();
+    let config = LogConfig { disk: Arc::new(disk), ..config(directory.path()) };
+    let manager = LogManager::open(config).unwrap();
+    for round in 0..20 {
+        let topic = format!("t{round}");
+        let partition = leader(&manager, &topic);
+        let before = told.syncs.load(Ordering::SeqCst);
+        told.hold(true);
+        let options = AppendOptions { acks: 1, ..AppendOptions::default() };
+        partition.append(batch(&["a"]), options).unwrap();
+        // The files are being synced; their directory comes next, under its old name.
+        told.await_sync_after(before);
+        std::thread::scope(|scope| {
+            let deleting = scope.spawn(|| manager.delete(&topic, 0).unwrap());
+            // Some of the rounds let go while the delete has just begun.
+            if round % 2 == 0 {
+                std::thread::yield_now();
+            }
+            told.hold(false);
+            deleting.join().unwrap();
+        });
+        // A sync that was queued meanwhile finds nothing to do.
+        partition.sync().unwrap();
+    }
+    let kept = leader(&manager, "kept");
+    kept.append(batch(&["b"]), AppendOptions::default()).unwrap();
+    kept.sync().unwrap();
+    assert_eq!(kept.directory().failed(), None);
+    manager.shutdown();
+}
+
+#[tokio::test]
+async fn one_sync_covers_the_appends_that_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = FailingDisk::default();
+    let told = disk.told.clone();
+    let config = LogConfig { disk: Arc::new(disk), ..config(directory.path()) };
+    let manager = LogManager::open(config).unwrap();
+    let partition = leader(&manager, "logs");
+    let before = told.syncs.load(Ordering::SeqCst);
+    told.hold(true);
+    partition.append(batch(&["first"]), AppendOptions::default()).unwrap();
+    told.await_sync_after(before);
+    for _ in 0..100 {
+        partition.append(batch(&["x"]), AppendOptions::default()).unwrap();
+    }
+    // Nothing is acknowledged, nor shown to a consumer, before the disk has it.
+    assert_eq!(partition.positions().high_watermark, Offset(0));
+    told.hold(false);
+    partition.durable(Offset(101)).await.unwrap();
+    // The first also covers the topic id and the epoch; the second all that came meanwhile.
+    let syncs = told.syncs.load(Ordering::SeqCst) - before;
+    assert!(syncs <= 5, "{syncs} syncs for 101 appends");
+    manager.shutdown();
+}
+
+#[test]
+fn a_segment_that_somebody_removed_is_an_error_not_a_loop() {
+    let directory = tempfile::tempdir().unwrap();
+    let small = TopicConfig { segment_bytes_max: 200, retention: None, ..TopicConfig::default() };
+    let topics = [("logs".to_owned(), small)].into();
+    let config = LogConfig { topics, ..config(directory.path()) };
+    let manager = LogManager::open(config.clone()).unwrap();
+    let partition = manager.create("logs", None, 0, manager.topic_config("logs")).unwrap();
+    partition.become_leader(LOCAL, LeaderEpoch(0), &[]).unwrap();
+    for _ in 0..10 {
+        partition.append(batch(&["a"]), AppendOptions::default()).unwrap();
+    }
+    manager.shutdown();
+    let manager = LogManager::open(config).unwrap();
+    std::fs::remove_file(directory.path().join("logs-0/00000000000000000000.log")).unwrap();
+    let partition = manager.partition("logs", 0).unwrap();
+    partition.become_leader(LOCAL, LeaderEpoch(1), &[]).unwrap();
+    let error = partition.read(Offset(0), 100, true, Isolation::Uncommitted).unwrap_err();
+    assert!(matches!(&error, ReadError::Io(it) if it.kind() == io::ErrorKind::NotFound), "{error}");
+    manager.shutdown();
+}
+
+#[test]
+fn a_log_that_cannot_be_cleaned_holds_no_other_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let manager = LogManager::open(config(directory.path())).unwrap();
+    let small = TopicConfig { segment_bytes_max: 500, retention: None, ..TopicConfig::default() };
+    let keyed = |_| {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(1_700_000_000_000, Some(b"k"), Some(b"v"), &[]);
+        builder.push(1_700_000_000_000, Some(b"k"), Some(b"v"), &[]);
+        builder.build().unwrap()
+    };
+    let made = ["bad", "good"].map(|topic| {
+        let partition = manager.create(topic, None, 0, small.clone()).unwrap();
+        partition.become_leader(LOCAL, LeaderEpoch(0), &[]).unwrap();
+        for mut bytes in (0..50).map(keyed) {
+            if topic == "bad" {
+                // Both records claim the first offset: nobody looks, while nothing is compacted.
+                let second = bytes.len() - (bytes.len() - 61) / 2;
+                bytes[second + 3] = 0;
+                let crc = crc32c::crc32c(&bytes[21..]);
+                bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+            }
+            partition.append(bytes, AppendOptions::default()).unwrap();
+        }
+        partition.sync().unwrap();
+        partition.configure(TopicConfig { is_compacted: true, ..small.clone() });
+        partition
+    });
+    let before = made.each_ref().map(|partition| partition.bytes());
+    manager.clean();
+    let after = made.each_ref().map(|partition| partition.bytes());
+    assert_eq!(after[0], before[0], "stays as it is");
+    assert!(after[1] < before[1] / 5, "{before:?} → {after:?}");
+    manager.shutdown();
 }

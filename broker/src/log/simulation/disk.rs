@@ -234,9 +234,12 @@ impl World {
 impl Disk for SimulatedDisk {
     fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
         let mut world = lock(&self.0);
-        let file = match world.names.get(path) {
-            Some(&file) => file,
-            None if create && world.is_full => return Err(io::ErrorKind::StorageFull.into()),
+        let file = match world.names.get(path).copied() {
+            Some(file) => file,
+            // A full disk may well have room for a name, and none for what goes into the file.
+            None if create && world.is_full && world.random.random_bool(0.5) => {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             None if create => {
                 world.files.push(File::default());
                 let file = world.files.len() - 1;
