@@ -88,8 +88,7 @@ fn look(
                 .into_iter()
                 .flat_map(|offsets| offsets.topics())
                 .map(|(topic, partitions)| {
-                    let partitions =
-                        partitions.iter().map(|(number, it)| (*number, Some(it.clone())));
+                    let partitions = partitions.map(|(number, it)| (number, Some(it.clone())));
                     (topic.to_owned(), partitions.collect())
                 })
                 .collect(),

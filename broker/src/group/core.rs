@@ -68,7 +68,8 @@ impl Groups {
     pub(crate) fn load(&mut self, entry: Entry, now: Now) {
         match entry {
             Entry::Offset { group, topic, partition, committed: Some(committed) } => {
-                self.entry(&group, now).offsets.insert(&topic, partition, committed);
+                // Below every write to come.
+                self.entry(&group, now).offsets.insert(&topic, partition, committed, 0);
             }
             Entry::Offset { group, topic, partition, committed: None } => {
                 if let Some(group) = self.groups.get_mut(&group) {
@@ -381,11 +382,10 @@ impl Groups {
         }
         let mut group = self.groups.remove(id).expect("the group was just found");
         group.kill(now);
-        let mut records: Vec<Record> = group
-            .offsets
-            .iter()
-            .map(|(topic, p, _)| record::offset_record(id, topic, p, None))
-            .collect();
+        let mut gone = forget_pending(&mut self.pending, id, |_, _| true);
+        gone.extend(group.offsets.iter().map(|(topic, number, _)| (topic.to_owned(), number)));
+        let mut records: Vec<Record> =
+            gone.iter().map(|(topic, p)| record::offset_record(id, topic, *p, None)).collect();
         records.push(record::group_tombstone(id));
         let Self { pending, next_write, .. } = self;
         let answer = Answer::Code(ErrorCode::NONE);
@@ -401,14 +401,14 @@ impl Groups {
         outputs: &mut Vec<Output>,
     ) {
         let Self { groups, pending, next_write, .. } = self;
-        let mut outbox = Self::outbox(pending, next_write, outputs);
+        let mut refuse = |error| outputs.push(Output::Answer(waiter, Answer::Code(error)));
         let group = match groups.get_mut(id) {
             Some(group) if group.state != State::Dead => group,
-            _ => return outbox.answer(waiter, Answer::Code(ErrorCode::GROUP_ID_NOT_FOUND)),
+            _ => return refuse(ErrorCode::GROUP_ID_NOT_FOUND),
         };
         let is_consumer = group.protocol_type.as_deref() == Some("consumer");
         if group.state != State::Empty && !is_consumer {
-            return outbox.answer(waiter, Answer::Code(ErrorCode::NON_EMPTY_GROUP));
+            return refuse(ErrorCode::NON_EMPTY_GROUP);
         }
         let (mut codes, mut records) = (Vec::with_capacity(wanted.len()), Vec::new());
         for (topic, partition) in wanted {
@@ -416,11 +416,14 @@ impl Groups {
                 codes.push(ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC);
                 continue;
             }
-            if group.offsets.remove(topic, *partition).is_some() {
+            let is_wanted = |other: &str, number| other == topic && number == *partition;
+            let was_pending = !forget_pending(pending, id, is_wanted).is_empty();
+            if group.offsets.remove(topic, *partition).is_some() || was_pending {
                 records.push(record::offset_record(id, topic, *partition, None));
             }
             codes.push(ErrorCode::NONE);
         }
+        let mut outbox = Self::outbox(pending, next_write, outputs);
         let answer = Answer::Offsets(codes);
         if records.is_empty() {
             return outbox.answer(waiter, answer);
@@ -431,12 +434,14 @@ impl Groups {
     fn topic_deleted(&mut self, topic: &str, outputs: &mut Vec<Output>) {
         let mut records = Vec::new();
         for group in self.groups.values_mut() {
-            let partitions: Vec<i32> = group
+            let mut partitions: BTreeSet<i32> = group
                 .offsets
                 .topics()
                 .filter(|(name, _)| *name == topic)
-                .flat_map(|(_, partitions)| partitions.keys().copied())
+                .flat_map(|(_, partitions)| partitions.map(|(number, _)| number))
                 .collect();
+            let pending = forget_pending(&mut self.pending, &group.id, |name, _| name == topic);
+            partitions.extend(pending.into_iter().map(|(_, partition)| partition));
             for partition in partitions {
                 group.offsets.remove(topic, partition);
                 records.push(record::offset_record(&group.id, topic, partition, None));
@@ -472,10 +477,11 @@ impl Groups {
             Pending::Offsets { group, waiter, mut codes, offsets } => {
                 let group = groups.get_mut(&group);
                 if error.is_none() {
-                    // The group may have been deleted meanwhile; its tombstones came after this write.
+                    // Those deleted meanwhile are no longer in the list: their tombstones came after
+                    // this write.
                     if let Some(group) = group {
                         for (_, topic, partition, committed) in offsets {
-                            group.offsets.insert(&topic, partition, committed);
+                            group.offsets.insert(&topic, partition, committed, id);
                         }
                     }
                 } else {
@@ -525,6 +531,10 @@ impl Groups {
                 .offsets
                 .iter()
                 .filter(|(_, _, committed)| is_expired(committed))
+                // One that is being committed anew is not as old as it looks.
+                .filter(|(topic, partition, _)| {
+                    !is_pending(&self.pending, &group.id, topic, *partition)
+                })
                 .map(|(topic, partition, _)| (topic.to_owned(), partition))
                 .collect();
             for (topic, partition) in &expired {
@@ -546,6 +556,43 @@ impl Groups {
             Self::outbox(pending, next_write, outputs).write(records, Pending::Nothing);
         }
     }
+}
+
+/// Takes offsets out of the commits of `group` that are not durable yet, and lists them: what is
+/// deleted now comes after them in the log, and must not come back when they are heard of.
+fn forget_pending(
+    pending: &mut BTreeMap<WriteId, Pending>,
+    group: &str,
+    is_forgotten: impl Fn(&str, i32) -> bool,
+) -> BTreeSet<(String, i32)> {
+    let mut forgotten = BTreeSet::new();
+    for write in pending.values_mut() {
+        let Pending::Offsets { group: id, offsets, .. } = write else { continue };
+        if id == group {
+            offsets.retain(|(_, topic, partition, _)| {
+                let is_kept = !is_forgotten(topic, *partition);
+                if !is_kept {
+                    forgotten.insert((topic.clone(), *partition));
+                }
+                is_kept
+            });
+        }
+    }
+    forgotten
+}
+
+fn is_pending(
+    pending: &BTreeMap<WriteId, Pending>,
+    group: &str,
+    topic: &str,
+    partition: i32,
+) -> bool {
+    pending.values().any(|write| match write {
+        Pending::Offsets { group: id, offsets, .. } if id == group => {
+            offsets.iter().any(|(_, name, number, _)| name == topic && *number == partition)
+        }
+        _ => false,
+    })
 }
 
 fn join_as_new(

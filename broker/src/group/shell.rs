@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use elkfk_base::Tasks;
 use elkfk_wire::kafka::ErrorCode;
-use elkfk_wire::kafka::records::{BatchBuilder, Compression, Offset, batches};
+use elkfk_wire::kafka::records::{BatchBuilder, Compression, batches};
 use tokio::sync::{Notify, oneshot};
 use tracing::{error, info, warn};
 
@@ -375,10 +375,15 @@ fn load(partition: &Partition, limits: Limits) -> Result<(Groups, usize), String
             .read(at, LOAD_BYTES, true, Isolation::LogEnd)
             .map_err(|error| format!("read at {at}: {error}"))?;
         if read.bytes.is_empty() {
-            break;
+            if read.searched_to >= end {
+                break;
+            }
+            // Half of the groups would pass for all of them, and start from nothing.
+            return Err(format!("nothing is readable from {at} on, the log ends at {end}"));
         }
         for batch in batches(&read.bytes) {
             let batch = batch.map_err(|error| format!("batch at {at}: {error}"))?;
+            batch.check().map_err(|error| format!("batch at {at}: {error}"))?;
             at = batch.next_offset();
             if batch.is_control() {
                 continue;
@@ -398,7 +403,6 @@ fn load(partition: &Partition, limits: Limits) -> Result<(Groups, usize), String
                 }
             }
         }
-        at = at.max(Offset(at.0));
     }
     Ok((groups, count))
 }

@@ -57,6 +57,8 @@ struct World {
     waiting: BTreeMap<Waiter, usize>,
     commits: BTreeMap<Waiter, (u8, i64)>,
     acknowledged: BTreeMap<u8, i64>,
+    /// Commits of these waiters came before the topic was deleted.
+    deleted_before: Waiter,
     /// Leader and owners of each generation, as clients were told.
     leaders: BTreeMap<i32, String>,
     owners: BTreeMap<(i32, u8), String>,
@@ -98,6 +100,7 @@ impl World {
             waiting: BTreeMap::new(),
             commits: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
+            deleted_before: 0,
             leaders: BTreeMap::new(),
             owners: BTreeMap::new(),
             newest_generation: 0,
@@ -133,11 +136,8 @@ impl World {
                         self.log.extend(records);
                     }
                     let code = if fails { ErrorCode::NOT_COORDINATOR } else { ErrorCode::NONE };
-                    // The log answers in the order of its writes.
-                    let last =
-                        self.under_way.iter().rev().find(|(_, e)| matches!(e, Event::Written(..)));
-                    let earliest = last.map_or(0, |((at, _), _)| at.saturating_sub(self.ms));
-                    let delay = earliest.max(self.random.random_range(1..20));
+                    // One fdatasync covers many writes, and their tasks run in any order.
+                    let delay = self.random.random_range(1..20);
                     self.send(delay, Event::Written(id, code));
                 }
             }
@@ -170,6 +170,12 @@ impl World {
         }
         if !self.calm && self.random.random_range(0..20_000) == 0 {
             self.restart_coordinator();
+        }
+        if !self.calm && self.random.random_range(0..20_000) == 0 {
+            // What is committed by now goes with the topic, also where it is not durable yet.
+            self.acknowledged.clear();
+            self.deleted_before = self.next_waiter;
+            self.step(Input::TopicDeleted("t".into()));
         }
         self.check();
     }
@@ -233,21 +239,25 @@ impl World {
         };
         self.step(Input::Heartbeat(waiter, heartbeat));
         let Some(&partition) = owned.first() else { return };
-        let waiter = self.waiter(at);
-        let offset = self.ms as i64;
-        self.commits.insert(waiter, (partition, offset));
-        let committed = Committed {
-            offset,
-            leader_epoch: -1,
-            metadata: String::new(),
-            commit_ms: offset,
-            expire_ms: None,
-        };
-        let offsets = vec![("t".into(), i32::from(partition), committed)];
-        self.step(Input::Commit(
-            waiter,
-            Commit { group: "g".into(), generation, member_id, instance_id, offsets },
-        ));
+        // A client that commits without waiting has several under way.
+        for number in 0..self.random.random_range(1..4) {
+            let waiter = self.waiter(at);
+            let offset = self.ms as i64 * 4 + number;
+            self.commits.insert(waiter, (partition, offset));
+            let committed = Committed {
+                offset,
+                leader_epoch: -1,
+                metadata: String::new(),
+                commit_ms: self.ms as i64,
+                expire_ms: None,
+            };
+            let offsets = vec![("t".into(), i32::from(partition), committed)];
+            let (member_id, instance_id) = (member_id.clone(), instance_id.clone());
+            self.step(Input::Commit(
+                waiter,
+                Commit { group: "g".into(), generation, member_id, instance_id, offsets },
+            ));
+        }
     }
 
     fn on_answer(&mut self, waiter: Waiter, answer: Answer) {
@@ -287,7 +297,7 @@ impl World {
             }
             Answer::Offsets(codes) => {
                 let (partition, offset) = self.commits[&waiter];
-                if codes[0].is_none() {
+                if codes[0].is_none() && waiter > self.deleted_before {
                     let newest = self.acknowledged.entry(partition).or_insert(offset);
                     *newest = offset.max(*newest);
                 }
@@ -371,6 +381,25 @@ impl World {
         self.owners.retain(|(generation, _), _| *generation <= stored);
     }
 
+    /// Invariant: once all writes are heard of, memory holds the offsets that a restart would load.
+    fn check_against_log(&mut self) {
+        for (_, event) in std::mem::take(&mut self.under_way) {
+            if let Event::Written(id, code) = event {
+                self.step(Input::Written(id, code));
+            }
+        }
+        let mut loaded = Groups::new(limits(Duration::ZERO));
+        for stored in &self.log {
+            let entry = record::decode(&stored.key, stored.value.as_deref()).expect("we wrote it");
+            loaded.load(entry, self.now());
+        }
+        let offsets = |groups: &Groups| -> Vec<(String, i32, Committed)> {
+            let offsets = groups.get("g").into_iter().flat_map(|group| group.offsets.iter());
+            offsets.map(|(topic, number, it)| (topic.to_owned(), number, it.clone())).collect()
+        };
+        assert_eq!(offsets(&self.groups), offsets(&loaded), "memory and log differ");
+    }
+
     fn check(&mut self) {
         let Some(group) = self.groups.get("g") else { return };
         assert!(group.generation >= self.newest_generation, "generation fell");
@@ -410,6 +439,7 @@ fn run(seed: u64) {
     for _ in 0..60_000 {
         world.advance();
     }
+    world.check_against_log();
     let group = world.groups.get("g").expect("the group exists");
     assert_eq!(group.state, State::Stable, "the group did not settle");
     let mut owned: Vec<u8> = Vec::new();
