@@ -18,6 +18,27 @@ const EARLIEST: i64 = -2;
 const LARGEST_TIMESTAMP: i64 = -3;
 
 pub(super) async fn handle(context: Arc<Context>, request: Request) -> Answer {
+    let is_lookup = {
+        let message: ListOffsetsRequest<'_> = request.decode()?;
+        let mut wanted = message.topics.iter().flat_map(|topic| &topic.partitions);
+        wanted.any(|wanted| !matches!(wanted.timestamp, LATEST | EARLIEST))
+    };
+    if !is_lookup {
+        return answer(&context, &request);
+    }
+    // Segments are walked and batches decompressed for these.
+    let answered = tokio::task::spawn_blocking(move || answer(&context, &request)).await;
+    match answered {
+        Ok(answer) => answer,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and with it the connection.
+            Err(_) => Ok(None),
+        },
+    }
+}
+
+fn answer(context: &Context, request: &Request) -> Answer {
     let message: ListOffsetsRequest<'_> = request.decode()?;
     let is_committed = message.isolation_level == 1;
     let topics = message.topics.iter().map(|topic| ListOffsetsTopicResponse {
@@ -25,7 +46,7 @@ pub(super) async fn handle(context: Arc<Context>, request: Request) -> Answer {
         partitions: topic
             .partitions
             .iter()
-            .map(|wanted| match find(&context, &topic.name, wanted, is_committed) {
+            .map(|wanted| match find(context, &topic.name, wanted, is_committed) {
                 Ok((timestamp, offset, epoch)) => ListOffsetsPartitionResponse {
                     partition_index: wanted.partition_index,
                     error_code: 0,

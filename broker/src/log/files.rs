@@ -13,7 +13,7 @@ use elkfk_wire::kafka::records::Offset;
 
 use super::disk::{Disk, DiskFile};
 
-/// Files kept open besides those of active segments: an eighth of the usual limit of 1024 · 8.
+/// Files kept open besides those of active segments, where nobody says how many.
 pub const OPEN_FILES_DEFAULT: usize = 1000;
 
 /// A disk and the files open on it.

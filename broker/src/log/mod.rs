@@ -49,6 +49,6 @@ pub use files::{Files, OPEN_FILES_DEFAULT};
 pub use manager::{LogConfig, LogManager, OpenError, PartitionError, meta_properties, now_ms};
 pub use partition_log::{AppendInfo, Log, SyncWork};
 pub use producers::{ProducerError, Producers};
-pub use read::{LookupError, ReadBatches, ReadPlan, TimestampOffset};
+pub use read::{LookupError, ReadBatches, ReadPlan, TimestampOffset, TimestampPlan};
 pub use recovery::{LogError, OpenHints, Recovery};
 pub use validate::{AppendError, Origin, Validated, validate};

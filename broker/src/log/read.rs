@@ -134,36 +134,71 @@ impl Log {
         Ok(bytes)
     }
 
-    /// The first record below `upper` that is at least as young as `timestamp_ms`.
-    pub fn find_timestamp(
+    /// Plans to find the first record below `upper` that is at least as young as `timestamp_ms`.
+    pub fn plan_timestamp(
         &mut self,
         timestamp_ms: i64,
         upper: Offset,
-    ) -> Result<Option<TimestampOffset>, LookupError> {
+    ) -> Result<TimestampPlan, LookupError> {
         let mut candidates = Vec::new();
         for sealed in self.sealed.values_mut() {
             if sealed.largest_timestamp_ms(&self.files)? >= timestamp_ms {
-                let files = sealed.files.clone();
-                let before = sealed_offset_before(&self.files, &files, timestamp_ms)?;
-                candidates.push((files, before, sealed.bytes));
+                candidates.push((sealed.files.clone(), sealed.bytes, None));
             }
         }
         if self.active.largest_timestamp_ms() >= timestamp_ms {
-            let before = self.active.offset_before(timestamp_ms);
-            candidates.push((self.active.files.clone(), before, self.active.bytes));
+            let start = self.active.position(self.active.offset_before(timestamp_ms));
+            candidates.push((self.active.files.clone(), self.active.bytes, Some(start)));
         }
-        for (segment, before, end) in candidates {
-            let start = if segment.base_offset == self.active.base_offset() {
-                self.active.position(before)
-            } else {
-                sealed_position(&self.files, &segment, before)?
+        let (files, log_start) = (self.files.clone(), self.log_start);
+        Ok(TimestampPlan { files, candidates, timestamp_ms, upper, log_start })
+    }
+
+    /// The same for the youngest record below `upper`, the first of those where several are equal;
+    /// `None` where no record has a timestamp.
+    pub fn plan_largest_timestamp(
+        &mut self,
+        upper: Offset,
+    ) -> Result<Option<TimestampPlan>, LookupError> {
+        let mut largest = self.active.largest_timestamp_ms();
+        for sealed in self.sealed.values_mut() {
+            largest = largest.max(sealed.largest_timestamp_ms(&self.files)?);
+        }
+        if largest < 0 { Ok(None) } else { self.plan_timestamp(largest, upper).map(Some) }
+    }
+}
+
+/// Where to look for a timestamp, found out under the log's lock; run without it.
+#[derive(Debug)]
+pub struct TimestampPlan {
+    files: Arc<Files>,
+    /// Segments in order, their bytes, and where to start; `None`: ask the indexes in their files.
+    candidates: Vec<(Arc<SegmentFiles>, u64, Option<u64>)>,
+    timestamp_ms: i64,
+    upper: Offset,
+    log_start: Offset,
+}
+
+impl TimestampPlan {
+    /// Walks batches and decompresses them. Blocks.
+    ///
+    /// # Errors
+    /// [`LookupError::is_gone`] where a segment was removed meanwhile.
+    pub fn run(&self) -> Result<Option<TimestampOffset>, LookupError> {
+        for (segment, end, start) in &self.candidates {
+            let start = match start {
+                Some(start) => *start,
+                None => {
+                    let before = sealed_offset_before(&self.files, segment, self.timestamp_ms)?;
+                    sealed_position(&self.files, segment, before)?
+                }
             };
-            let mut scanner = Scanner::new(segment.log.get(&self.files)?, start, end);
+            let mut scanner = Scanner::new(segment.log.get(&self.files)?, start, *end);
             while let Some((_, batch)) = scanner.next_batch().map_err(LookupError::from)? {
-                if batch.base_offset() >= upper {
+                if batch.base_offset() >= self.upper {
                     return Ok(None);
                 }
-                let is_possible = batch.max_timestamp_ms() >= timestamp_ms
+                let is_possible = batch.max_timestamp_ms() >= self.timestamp_ms
                     && batch.last_offset() >= self.log_start;
                 if !is_possible {
                     continue;
@@ -171,10 +206,10 @@ impl Log {
                 let records = batch.records(DECOMPRESSED_BYTES_MAX).map_err(LookupError::from)?;
                 for record in &records {
                     let record = record.map_err(LookupError::from)?;
-                    if record.offset >= upper {
+                    if record.offset >= self.upper {
                         return Ok(None);
                     }
-                    if record.timestamp_ms >= timestamp_ms && record.offset >= self.log_start {
+                    if record.timestamp_ms >= self.timestamp_ms && record.offset >= self.log_start {
                         return Ok(Some(TimestampOffset {
                             offset: record.offset,
                             timestamp_ms: record.timestamp_ms,
@@ -185,18 +220,6 @@ impl Log {
             }
         }
         Ok(None)
-    }
-
-    /// The youngest record below `upper`: the last one of those, where several are equal to it.
-    pub fn find_largest_timestamp(
-        &mut self,
-        upper: Offset,
-    ) -> Result<Option<TimestampOffset>, LookupError> {
-        let mut largest = self.active.largest_timestamp_ms();
-        for sealed in self.sealed.values_mut() {
-            largest = largest.max(sealed.largest_timestamp_ms(&self.files)?);
-        }
-        if largest < 0 { Ok(None) } else { self.find_timestamp(largest, upper) }
     }
 }
 
@@ -215,6 +238,13 @@ pub enum LookupError {
     Io(#[from] io::Error),
     #[error("walk the log: {0}")]
     Damaged(String),
+}
+
+impl LookupError {
+    /// True where a segment was removed between plan and lookup.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 impl From<ScanError> for LookupError {

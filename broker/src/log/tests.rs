@@ -81,6 +81,14 @@ fn check_dense(log: &Log) {
     assert_eq!(Offset(expected.unwrap_or(log.log_end().0)), log.log_end());
 }
 
+fn find_timestamp(
+    log: &mut Log,
+    timestamp_ms: i64,
+    upper: Offset,
+) -> Result<Option<TimestampOffset>, LookupError> {
+    log.plan_timestamp(timestamp_ms, upper)?.run()
+}
+
 fn small() -> TopicConfig {
     TopicConfig { segment_bytes_max: 4000, index_interval_bytes: 200, ..TopicConfig::default() }
 }
@@ -209,7 +217,7 @@ fn lost_indexes_are_rebuilt() {
     }
     let (mut log, _) = fixture.open(Fixture::clean());
     check_dense(&log);
-    let found = log.find_timestamp(NOW_MS + 77, Offset(500)).unwrap().unwrap();
+    let found = find_timestamp(&mut log, NOW_MS + 77, Offset(500)).unwrap().unwrap();
     assert_eq!(found.offset, Offset(77));
 }
 
@@ -219,13 +227,13 @@ fn timestamps_are_found() {
     let (mut log, _) = fixture.open(OpenHints::default());
     fill(&mut log, 500);
     for number in [0, 1, 6, 7, 250, 499] {
-        let found = log.find_timestamp(NOW_MS + number, Offset(500)).unwrap().unwrap();
+        let found = find_timestamp(&mut log, NOW_MS + number, Offset(500)).unwrap().unwrap();
         assert_eq!((found.offset, found.timestamp_ms), (Offset(number), NOW_MS + number));
     }
-    assert_eq!(log.find_timestamp(NOW_MS + 500, Offset(500)).unwrap(), None);
-    assert_eq!(log.find_timestamp(NOW_MS + 400, Offset(300)).unwrap(), None);
-    assert_eq!(log.find_timestamp(0, Offset(500)).unwrap().unwrap().offset, Offset::ZERO);
-    let largest = log.find_largest_timestamp(Offset(500)).unwrap().unwrap();
+    assert_eq!(find_timestamp(&mut log, NOW_MS + 500, Offset(500)).unwrap(), None);
+    assert_eq!(find_timestamp(&mut log, NOW_MS + 400, Offset(300)).unwrap(), None);
+    assert_eq!(find_timestamp(&mut log, 0, Offset(500)).unwrap().unwrap().offset, Offset::ZERO);
+    let largest = log.plan_largest_timestamp(Offset(500)).unwrap().unwrap().run().unwrap().unwrap();
     assert_eq!(largest.offset, Offset(499));
 }
 

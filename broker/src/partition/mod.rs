@@ -6,7 +6,7 @@
 
 mod isr;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,12 @@ pub use isr::{BrokerId, InSyncReplicas};
 
 use crate::log::{
     AppendError, AppendInfo, CleanError, DiskFile, Durability, Log, LogDirectory, LogError,
-    LookupError, Origin, ReadPlan, TimestampOffset, TopicConfig, TopicId, lock, now_ms, validate,
+    LookupError, Origin, ReadPlan, TimestampOffset, TimestampPlan, TopicConfig, TopicId, lock,
+    now_ms, validate,
 };
+
+/// Retention may take the segment away that a timestamp is looked for in, hardly several in a row.
+const LOOKUP_ATTEMPTS: u32 = 3;
 
 /// What a produce request says about an append.
 #[derive(Debug, Clone, Copy)]
@@ -426,20 +430,34 @@ impl Partition {
         lock(&self.state).log.configure(config);
     }
 
-    /// The first readable record at least as young as `timestamp_ms`.
+    /// The first readable record at least as young as `timestamp_ms`. Blocks.
     pub fn find_timestamp(&self, timestamp_ms: i64) -> Result<Option<TimestampOffset>, ReadError> {
-        let mut state = lock(&self.state);
-        self.check_readable(&state)?;
-        let upper = state.high_watermark();
-        state.log.find_timestamp(timestamp_ms, upper).map_err(ReadError::Lookup)
+        self.look_up(|log, upper| log.plan_timestamp(timestamp_ms, upper).map(Some))
     }
 
-    /// The youngest readable record.
+    /// The youngest readable record. Blocks.
     pub fn find_largest_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
-        let mut state = lock(&self.state);
-        self.check_readable(&state)?;
-        let upper = state.high_watermark();
-        state.log.find_largest_timestamp(upper).map_err(ReadError::Lookup)
+        self.look_up(Log::plan_largest_timestamp)
+    }
+
+    fn look_up(
+        &self,
+        plan: impl Fn(&mut Log, Offset) -> Result<Option<TimestampPlan>, LookupError>,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let mut attempts = LOOKUP_ATTEMPTS;
+        loop {
+            let plan = {
+                let mut state = lock(&self.state);
+                self.check_readable(&state)?;
+                let upper = state.high_watermark();
+                plan(&mut state.log, upper).map_err(ReadError::Lookup)?
+            };
+            attempts -= 1;
+            match plan.map_or(Ok(None), |plan| plan.run()) {
+                Err(error) if error.is_gone() && attempts > 0 => {}
+                found => return found.map_err(ReadError::Lookup),
+            }
+        }
     }
 
     /// The largest epoch not above `requested` and where it ends; `None` where unknown.
