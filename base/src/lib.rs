@@ -1,10 +1,11 @@
 //! What every box needs and none owns: named tasks and their shutdown, durable files, sizes and
-//! durations as the ancestors write them, mistakes in a user's file, telemetry, requests that other
-//! sites' pages send.
+//! durations as the ancestors write them, mistakes in a user's file, open files, telemetry, requests
+//! that other sites' pages send.
 
 pub mod durable;
 pub mod foreign;
 pub mod mistakes;
+pub mod open_files;
 pub mod tasks;
 pub mod telemetry;
 pub mod units;

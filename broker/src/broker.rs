@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::group::shell::Coordinator;
 use crate::log::LogManager;
 use crate::partition::Partition;
+use crate::server::Memory;
 
 /// Shared by everything that answers requests.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct Broker {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) logs: Arc<LogManager>,
     pub(crate) groups: Arc<Coordinator>,
+    /// Records on their way to consumers.
+    pub(crate) answers: Memory,
 }
 
 impl Broker {

@@ -16,7 +16,7 @@ use crate::group::shell::Coordinator;
 use crate::log::{Durability, LogConfig, LogManager, OpenError, SystemDisk, meta_properties};
 use crate::metrics;
 use crate::replicas::Replicas;
-use crate::server::{ListenError, Server, bind};
+use crate::server::{ListenError, Memory, Server, bind};
 
 /// Why the broker did not start. The text names the cause and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let groups = Arc::new(Coordinator::new(&config, work_tasks.clone()));
     let replicas = Arc::new(Replicas::new(config.clone(), broker_id, logs.clone(), groups.clone()));
     let broker = Arc::new(Broker {
+        answers: Memory::new(config.request_memory_bytes),
         config,
         cluster: cluster.clone(),
         logs: logs.clone(),
@@ -167,11 +168,22 @@ async fn open_logs(
         high_watermark_interval: ms("replica.high.watermark.checkpoint.interval.ms"),
         producer_expiration: ms("producer.id.expiration.ms"),
         reserve_bytes: config.number("elkfk.log.reserve.bytes").max(0).unsigned_abs(),
+        open_files_max: open_files_max(),
         ..LogConfig::default()
     };
     let opened = tokio::task::spawn_blocking(move || LogManager::open(log_config)).await;
     Ok(opened.map_err(|_| StartError::Interrupted)??)
 }
+
+/// A quarter of what the process may open is for sealed segments; each partition keeps one more open,
+/// and connections and the other boxes want theirs.
+fn open_files_max() -> usize {
+    let allowed = elkfk_base::open_files::raise_limit();
+    usize::try_from(allowed / 4).unwrap_or(usize::MAX).clamp(64, OPEN_FILES_MOST)
+}
+
+/// More would save opening a file that is read once in a while, for a descriptor each.
+const OPEN_FILES_MOST: usize = 10_000;
 
 /// What goes into the registration: the advertised listeners, else where we listen.
 fn endpoints(config: &Config, listeners: &[(Listener, TcpListener)]) -> Vec<(String, String, u16)> {

@@ -21,9 +21,17 @@ use tracing::warn;
 use super::{Answer, Context, Request, code};
 use crate::metrics;
 use crate::partition::{Isolation, Partition, Positions, ReadError, ReadInfo};
+use crate::server::{Memory, Share};
 
 /// No client waits longer than this for nothing.
 const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// Records are in memory as they were read, and in the frame.
+const COPIES: usize = 2;
+/// Answers that are not counted: as many as there are connections.
+const SHORT_ANSWER_BYTES: usize = 64 << 10;
+/// How long an answer waits for the memory to become a long one.
+const MEMORY_WAIT: Duration = Duration::from_millis(500);
 
 /// One partition asked for.
 struct Wanted {
@@ -71,20 +79,33 @@ pub(super) async fn handle(context: Arc<Context>, request: Request) -> Answer {
     let deadline = tokio::time::Instant::now() + plan.wait;
     // Subscribed before the first read: nothing that comes after it is missed.
     let mut positions = plan.positions();
-    let found = loop {
-        for positions in &mut positions {
-            positions.borrow_and_update();
+    let (found, bytes, memory) = 'reading: loop {
+        let marks: Vec<Positions> =
+            positions.iter_mut().map(|positions| *positions.borrow_and_update()).collect();
+        let log_bytes = plan.log_bytes();
+        let (mut memory, max_bytes) = plan.memory(&context.broker.answers).await;
+        let found = read(&plan, max_bytes);
+        let bytes: usize =
+            found.iter().filter_map(|found| found.info.as_ref()).map(|info| info.bytes.len()).sum();
+        memory.shrink(bytes * COPIES);
+        if is_enough(&plan, &found, bytes) || plan.wait.is_zero() {
+            break (found, bytes, memory);
         }
-        let found = read(&plan);
-        if is_enough(&plan, &found) || plan.wait.is_zero() {
-            break found;
-        }
-        if tokio::time::timeout_at(deadline, any_changed(&mut positions)).await.is_err() {
-            break found;
+        loop {
+            if tokio::time::timeout_at(deadline, any_changed(&mut positions)).await.is_err() {
+                break 'reading (found, bytes, memory);
+            }
+            // Reading all of it again for every record that comes would cost the square of it.
+            let is_same = |(mark, now): (&Positions, &watch::Receiver<Positions>)| {
+                Positions { high_watermark: mark.high_watermark, ..*now.borrow() } == *mark
+            };
+            let grown = plan.log_bytes().saturating_sub(log_bytes);
+            let hoped = bytes.saturating_add(usize::try_from(grown).unwrap_or(usize::MAX));
+            if hoped >= plan.min_bytes || !marks.iter().zip(&positions).all(is_same) {
+                break;
+            }
         }
     };
-    let bytes: usize =
-        found.iter().filter_map(|found| found.info.as_ref()).map(|info| info.bytes.len()).sum();
     metrics::FETCHED_BYTES.inc_by(bytes as u64);
     let mut found = found.iter();
     let responses = plan.topics.iter().map(|topic| FetchableTopicResponse {
@@ -97,7 +118,7 @@ pub(super) async fn handle(context: Arc<Context>, request: Request) -> Answer {
             .collect(),
     });
     let response = FetchResponse { responses: responses.collect(), ..Default::default() };
-    reply.answer_sized(&response, bytes)
+    reply.answer_sized(&response, bytes, memory)
 }
 
 fn data(partition_index: i32, found: &Found) -> PartitionData<'_> {
@@ -145,21 +166,23 @@ fn plan(context: &Context, message: &FetchRequest<'_>, version: i16) -> Plan {
         WantedTopic { name: name.unwrap_or_default(), id: topic.topic_id, partitions }
     });
     let wait = Duration::from_millis(message.max_wait_ms.max(0).unsigned_abs().into());
+    let max_bytes = size(message.max_bytes).min(broker.config.fetch_bytes_max);
     Plan {
         topics: topics.collect(),
         isolation: match message.isolation_level {
             1 => Isolation::Committed,
             _ => Isolation::Uncommitted,
         },
-        min_bytes: size(message.min_bytes),
-        max_bytes: size(message.max_bytes).min(broker.config.fetch_bytes_max),
+        // More than may be sent never comes together.
+        min_bytes: size(message.min_bytes).min(max_bytes),
+        max_bytes,
         wait: wait.min(WAIT_MAX),
     }
 }
 
 /// Reads all partitions in the order of the request, until `max_bytes` are together.
-fn read(plan: &Plan) -> Vec<Found> {
-    let mut left = plan.max_bytes;
+fn read(plan: &Plan, max_bytes: usize) -> Vec<Found> {
+    let mut left = max_bytes;
     let mut is_one_wanted = true;
     let wanted = plan
         .topics
@@ -226,14 +249,46 @@ pub(super) fn refusal(topic: &str, partition: i32, error: &ReadError) -> ErrorCo
     }
 }
 
-fn is_enough(plan: &Plan, found: &[Found]) -> bool {
+fn is_enough(plan: &Plan, found: &[Found], bytes: usize) -> bool {
     let has_news = found.iter().any(|found| !found.code.is_none() || found.diverging.is_some());
-    let bytes: usize =
-        found.iter().filter_map(|found| found.info.as_ref()).map(|info| info.bytes.len()).sum();
     has_news || bytes >= plan.min_bytes || found.is_empty()
 }
 
 impl Plan {
+    fn partitions(&self) -> impl Iterator<Item = (&Wanted, &Partition)> {
+        let wanted = self.topics.iter().flat_map(|topic| &topic.partitions);
+        wanted.filter_map(|it| Some((it, &**it.partition.as_ref().ok()?)))
+    }
+
+    /// Bytes of the logs, where it matters by how much they grow.
+    fn log_bytes(&self) -> u64 {
+        match self.min_bytes {
+            ..=1 => 0,
+            _ => self.partitions().map(|(_, partition)| partition.bytes()).sum(),
+        }
+    }
+
+    /// Memory for the answer, and how long it may become with that. While too many others wait for
+    /// slow consumers to take theirs, it becomes a short one.
+    async fn memory(&self, memory: &Memory) -> (Share, usize) {
+        let has_news = |(wanted, partition): &(&Wanted, &Partition)| {
+            partition.positions().high_watermark > wanted.from
+        };
+        let most = self
+            .partitions()
+            .filter(has_news)
+            .fold(0usize, |sum, (wanted, _)| sum.saturating_add(wanted.max_bytes));
+        let most = most.min(self.max_bytes);
+        if most <= SHORT_ANSWER_BYTES {
+            return (Share::default(), self.max_bytes);
+        }
+        let share = memory.take(most.saturating_mul(COPIES));
+        match tokio::time::timeout(MEMORY_WAIT, share).await {
+            Ok(share) => (share, self.max_bytes),
+            Err(_) => (Share::default(), SHORT_ANSWER_BYTES.min(self.max_bytes)),
+        }
+    }
+
     fn positions(&self) -> Vec<watch::Receiver<Positions>> {
         let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
         partitions

@@ -43,9 +43,11 @@ use elkfk_wire::kafka::{
     header, response_header_version,
 };
 
+use tokio::sync::oneshot;
+
 use crate::broker::Broker;
 use crate::metrics;
-use crate::server::Frame;
+use crate::server::{Frame, Share};
 
 pub(crate) use api_versions::ADVERTISED;
 
@@ -81,18 +83,60 @@ pub(crate) enum Refusal {
 }
 
 /// An answer with its frame around it; `None` where the client wants none.
-pub(crate) type Answer = Result<Option<Vec<u8>>, Refusal>;
+pub(crate) type Answer = Result<Option<Outgoing>, Refusal>;
+
+/// A frame to be sent, and its share of the broker's memory.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) bytes: Vec<u8>,
+    _memory: Share,
+}
+
+impl From<Vec<u8>> for Outgoing {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, _memory: Share::default() }
+    }
+}
 
 /// An answer to come.
-pub(crate) struct Pending(Pin<Box<dyn Future<Output = Answer> + Send>>);
+pub(crate) struct Pending {
+    future: Pin<Box<dyn Future<Output = Answer> + Send>>,
+    is_append: bool,
+    /// Dropped once the answer is sent.
+    answered: Option<oneshot::Sender<()>>,
+}
 
 impl Pending {
     pub(crate) fn new(future: impl Future<Output = Answer> + Send + 'static) -> Self {
-        Self(Box::pin(future))
+        Self { future: Box::pin(future), is_append: false, answered: None }
     }
 
     pub(crate) fn ready(answer: Vec<u8>) -> Self {
-        Self::new(std::future::ready(Ok(Some(answer))))
+        Self::new(std::future::ready(Ok(Some(answer.into()))))
+    }
+
+    /// The answer to what is in the log already, or refused: requests behind it need not wait.
+    fn of_append(future: impl Future<Output = Answer> + Send + 'static) -> Self {
+        Self { is_append: true, ..Self::new(future) }
+    }
+
+    pub(crate) fn is_append(&self) -> bool {
+        self.is_append
+    }
+
+    /// Tells when the answer is sent; `None` where nobody needs to wait for that.
+    pub(crate) fn answered(&mut self) -> Option<oneshot::Receiver<()>> {
+        if self.is_append {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.answered = Some(sender);
+        Some(receiver)
+    }
+
+    /// To be dropped when the answer is sent.
+    pub(crate) fn take_answered(&mut self) -> Option<oneshot::Sender<()>> {
+        self.answered.take()
     }
 }
 
@@ -100,7 +144,7 @@ impl Future for Pending {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Answer> {
-        self.0.as_mut().poll(context)
+        self.future.as_mut().poll(context)
     }
 }
 
@@ -155,12 +199,18 @@ impl Reply {
     fn answer_in<'a>(&self, version: i16, message: &impl Message<'a>) -> Answer {
         let api = self.api;
         header::response_frame_in(self.correlation_id, version, message)
-            .map(Some)
+            .map(|frame| Some(frame.into()))
             .map_err(|source| Refusal::Answer { api, source })
     }
 
-    /// As [`Reply::answer`], with room for so many bytes of records from the start.
-    fn answer_sized<'a, M: Message<'a>>(&self, message: &M, record_bytes: usize) -> Answer {
+    /// As [`Reply::answer`], with room for so many bytes of records from the start, and their share
+    /// of the memory for answers.
+    fn answer_sized<'a, M: Message<'a>>(
+        &self,
+        message: &M,
+        record_bytes: usize,
+        memory: Share,
+    ) -> Answer {
         let refuse = |source| Refusal::Answer { api: self.api, source };
         let mut frame = Vec::with_capacity(record_bytes + SIZE_BESIDES_RECORDS);
         frame.extend([0; 4]);
@@ -171,7 +221,7 @@ impl Reply {
         let length =
             i32::try_from(len).map_err(|_| refuse(EncodeError::TooLong { field: "frame", len }))?;
         frame[..4].copy_from_slice(&length.to_be_bytes());
-        Ok(Some(frame))
+        Ok(Some(Outgoing { bytes: frame, _memory: memory }))
     }
 
     /// A body made by hand, for versions that the codec does not have.
@@ -180,7 +230,7 @@ impl Reply {
         let mut frame = length.to_be_bytes().to_vec();
         frame.extend_from_slice(&self.correlation_id.to_be_bytes());
         frame.extend_from_slice(body);
-        Ok(Some(frame))
+        Ok(Some(frame.into()))
     }
 }
 

@@ -91,10 +91,10 @@ pub(super) async fn begin(context: Arc<Context>, request: Request) -> Result<Pen
         // There is no answer to put the error in: as Kafka, closing is how the client learns of it.
         return match failed {
             Some(outcome) => Err(Refusal::Unacknowledged { api, code: outcome.code }),
-            None => Ok(Pending::new(std::future::ready(Ok(None)))),
+            None => Ok(Pending::of_append(std::future::ready(Ok(None)))),
         };
     }
-    Ok(Pending::new(answer(reply, topics, timeout)))
+    Ok(Pending::of_append(answer(reply, topics, timeout)))
 }
 
 fn append(
@@ -248,8 +248,65 @@ fn refuse_old(context: &Context, request: Request) -> Result<Pending, Refusal> {
         request.version
     );
     if acks == 0 {
-        return Ok(Pending::new(std::future::ready(Ok(None))));
+        return Ok(Pending::of_append(std::future::ready(Ok(None))));
     }
     let reply = request.release();
-    Ok(Pending::new(std::future::ready(reply.answer_raw(&body))))
+    Ok(Pending::of_append(std::future::ready(reply.answer_raw(&body))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use elkfk_wire::kafka::Message;
+    use elkfk_wire::kafka::records::{BatchBuilder, Compression, LeaderEpoch};
+
+    use super::*;
+    use crate::log::{LogConfig, LogManager, TopicConfig};
+    use crate::partition::BrokerId;
+    use crate::partition::tests::FailingDisk;
+
+    /// Appends, as the API does, and answers; error code and base offset of the answer.
+    async fn produce(partition: &Arc<Partition>) -> (ErrorCode, i64) {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(1_700_000_000_000, None, Some(b"value"), &[]);
+        let appended =
+            partition.append(builder.build().unwrap(), AppendOptions::default()).unwrap();
+        let outcome = Outcome {
+            index: 0,
+            code: ErrorCode::NONE,
+            message: None,
+            base_offset: appended.base_offset.0,
+            log_append_time_ms: -1,
+            log_start: 0,
+            awaited: Some((partition.clone(), appended.next_offset)),
+        };
+        let reply = Reply { api: "Produce", version: 8, correlation_id: 1 };
+        let topics = vec![("logs".to_owned(), vec![outcome])];
+        let frame = answer(reply, topics, Duration::from_secs(60)).await.unwrap().unwrap();
+        // Length and correlation id go before the body.
+        let body = ProduceResponse::decode(&mut Reader::new(&frame.bytes[8..]), 8).unwrap();
+        let one = &body.responses[0].partition_responses[0];
+        (ErrorCode(one.error_code), one.base_offset)
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_did_not_take_is_not_acknowledged() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = FailingDisk::default();
+        let told = disk.told.clone();
+        let config = LogConfig {
+            directories: vec![directory.path().into()],
+            reserve_bytes: 0,
+            disk: Arc::new(disk),
+            ..LogConfig::default()
+        };
+        let manager = LogManager::open(config).unwrap();
+        let partition = manager.create("logs", None, 0, TopicConfig::default()).unwrap();
+        partition.become_leader(BrokerId(0), LeaderEpoch(0), &[]).unwrap();
+        assert_eq!(produce(&partition).await, (ErrorCode::NONE, 0));
+        told.is_failing.store(true, Ordering::SeqCst);
+        assert_eq!(produce(&partition).await, (ErrorCode::KAFKA_STORAGE_ERROR, -1));
+        manager.shutdown();
+    }
 }

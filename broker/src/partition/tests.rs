@@ -209,14 +209,14 @@ fn appends_from_many_threads_are_dense() {
 
 /// The system's disk, until it is told to fail every sync; it counts them, and can hold them up.
 #[derive(Debug, Default)]
-struct FailingDisk {
+pub(crate) struct FailingDisk {
     system: SystemDisk,
-    told: Arc<Told>,
+    pub(crate) told: Arc<Told>,
 }
 
 #[derive(Debug, Default)]
-struct Told {
-    is_failing: AtomicBool,
+pub(crate) struct Told {
+    pub(crate) is_failing: AtomicBool,
     /// Syncs asked for since it fails.
     failed_syncs: AtomicUsize,
     syncs: AtomicUsize,

@@ -1,14 +1,15 @@
 //! The shell around everything: accept, frame, dispatch, answer, close.
 //!
-//! A connection has two tasks. The reader cuts frames and starts each request; the writer sends the
+//! A connection has two halves. The reader cuts frames and starts each request; the writer sends the
 //! answers in the order of the requests, as every client relies on. Produce requests are appended by
-//! the reader, so that many can wait for one fdatasync; all others run one after the other in the
-//! writer, as in Kafka.
+//! the reader, so that many can wait for one fdatasync; any other runs in the writer, and nothing
+//! more is read until it is answered, as in Kafka.
 
 mod connection;
 mod frame;
 mod greeting;
 mod listen;
+mod memory;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ use tracing::{debug, warn};
 
 pub(crate) use frame::Frame;
 pub(crate) use listen::{ListenError, bind};
+pub(crate) use memory::{Memory, Share};
 
 use crate::broker::Broker;
 use crate::metrics;
@@ -31,10 +33,11 @@ use crate::metrics;
 pub(crate) struct Server {
     pub(crate) broker: Arc<Broker>,
     tasks: Tasks,
-    /// Kibibytes of frames being read or answered.
-    memory: Arc<Semaphore>,
-    memory_kib: u32,
-    /// Requests read and not yet begun.
+    /// Frames being read or answered.
+    memory: Memory,
+    /// What frames become when they are decoded: as much again.
+    decoded: Memory,
+    /// Requests being begun: `queued.max.requests`.
     queue: Arc<Semaphore>,
     /// Open connections by address.
     open: Mutex<HashMap<IpAddr, usize>>,
@@ -60,14 +63,13 @@ const COMPLAINT_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Server {
     pub(crate) fn new(broker: Arc<Broker>, tasks: Tasks) -> Self {
-        let memory_kib =
-            u32::try_from(broker.config.request_memory_bytes >> 10).unwrap_or(u32::MAX >> 4);
+        let bytes = broker.config.request_memory_bytes;
         let queued = broker.config.queued_requests_max.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             broker,
             tasks,
-            memory: Arc::new(Semaphore::new(memory_kib as usize)),
-            memory_kib,
+            memory: Memory::new(bytes),
+            decoded: Memory::new(bytes),
             queue: Arc::new(Semaphore::new(queued)),
             open: Mutex::default(),
             complained: Mutex::default(),
