@@ -13,7 +13,7 @@ use elkfk_coordinator_client::{Client, CreateMode, Op, SessionId};
 use elkfk_wire::kafka::Uuid;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::controller::{self, Term};
 use super::image::{Image, NO_LEADER, PartitionState, Topic};
@@ -59,7 +59,14 @@ pub(crate) async fn follow(
             ended = session.run(&mut ready, &mut retry) => ended,
         };
         drop(session);
-        if let Some(ready) = ready.take_if(|_| matches!(ended, ClusterError::IdTaken { .. })) {
+        // These do not pass by themselves: who starts the broker should hear of them.
+        let is_lasting = matches!(
+            ended,
+            ClusterError::IdTaken { .. }
+                | ClusterError::OtherCluster { .. }
+                | ClusterError::Malformed { .. }
+        );
+        if let Some(ready) = ready.take_if(|_| is_lasting) {
             let _ = ready.send(Err(ended));
             return;
         }
@@ -410,9 +417,19 @@ impl<'a> Session<'a> {
         }
         let mut partitions = Vec::with_capacity(replicas.len());
         for (number, replicas) in replicas.into_iter().enumerate() {
-            partitions.push(
-                self.read_state(name, i32::try_from(number).unwrap_or(i32::MAX), replicas).await?,
-            );
+            let number = i32::try_from(number).unwrap_or(i32::MAX);
+            match self.read_state(name, number, replicas).await {
+                Ok(state) => partitions.push(state),
+                // One damaged znode must not keep all the other topics from being served.
+                Err(ClusterError::Malformed { path }) => {
+                    error!(
+                        topic = name,
+                        path, "znode does not hold what Kafka writes there, topic is left out"
+                    );
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
         }
         let config = self.read_config(name).await?;
         let is_being_deleted =
