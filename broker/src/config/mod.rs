@@ -67,11 +67,8 @@ pub struct Config {
     pub request_bytes_max: usize,
     /// Bytes of requests being read or answered, over all connections.
     pub request_memory_bytes: usize,
-    /// Requests read and not yet answered, over all connections.
+    /// Requests being begun at once, over all connections.
     pub queued_requests_max: usize,
-    /// `None`: the operating system's.
-    pub socket_receive_bytes: Option<usize>,
-    pub socket_send_bytes: Option<usize>,
     pub listen_backlog: u32,
     pub connection_idle_max: Duration,
     pub connections_max: usize,
@@ -98,7 +95,6 @@ pub struct Config {
     pub offsets_retention_check: Duration,
     pub offset_metadata_bytes_max: usize,
     pub retention_check: Duration,
-    pub transaction_timeout_max: Duration,
     /// Highest broker id that may be given by hand; generated ids lie above.
     pub reserved_broker_id_max: i32,
     /// What was read and is not honoured, for the start to log.
@@ -352,7 +348,6 @@ impl<'a> Reader<'a> {
             );
         }
         let session = self.ms("zookeeper.session.timeout.ms");
-        let socket = |bytes: i64| usize::try_from(bytes).ok();
         let retention_minutes = self.number("offsets.retention.minutes").max(0).unsigned_abs();
         let config = Config {
             broker_id,
@@ -377,8 +372,6 @@ impl<'a> Reader<'a> {
                 _ => self.size("elkfk.request.memory.bytes"),
             },
             queued_requests_max: self.size("queued.max.requests"),
-            socket_receive_bytes: socket(self.number("socket.receive.buffer.bytes")),
-            socket_send_bytes: socket(self.number("socket.send.buffer.bytes")),
             listen_backlog: u32::try_from(self.number("socket.listen.backlog.size")).unwrap_or(50),
             connection_idle_max: self.ms("connections.max.idle.ms"),
             connections_max: self.size("max.connections"),
@@ -402,7 +395,6 @@ impl<'a> Reader<'a> {
             offsets_retention_check: self.ms("offsets.retention.check.interval.ms"),
             offset_metadata_bytes_max: self.size("offset.metadata.max.bytes"),
             retention_check: self.ms("log.retention.check.interval.ms"),
-            transaction_timeout_max: self.ms("transaction.max.timeout.ms"),
             reserved_broker_id_max: self.number("reserved.broker.max.id") as i32,
             warnings: std::mem::take(&mut self.warnings),
             given: self

@@ -67,7 +67,7 @@ fn what_is_not_honoured_is_warned_about_by_name() {
     let config = Config::from_text("s", text, &[]).unwrap();
     assert_eq!(
         config.warnings.to_string(),
-        "s:2: log.cleaner.threads is ignored: no compaction yet\n\
+        "s:2: log.cleaner.threads is ignored: compacted topics are always cleaned, by Kafka's defaults\n\
          s:4:1: unknown key \"confluent.support.metrics.enable\" is ignored, as Kafka does; remove it if no plugin reads it"
     );
 }

@@ -56,7 +56,7 @@ pub static TOPIC_KEYS: &[TopicKey] = &[
     key("preallocate", Bool, Any, "log.preallocate", false),
     key("min.cleanable.dirty.ratio", Double, Between(0.0, 1.0), "log.cleaner.min.cleanable.ratio", false),
     key("index.interval.bytes", Int, AtLeast(0), "log.index.interval.bytes", true),
-    key("unclean.leader.election.enable", Bool, Any, "unclean.leader.election.enable", true),
+    key("unclean.leader.election.enable", Bool, Any, "unclean.leader.election.enable", false),
     key("retention.bytes", Long, Any, "log.retention.bytes", true),
     key("delete.retention.ms", Long, AtLeast(0), "log.cleaner.delete.retention.ms", false),
     key("segment.ms", Long, AtLeast(1), "log.roll.ms", true),

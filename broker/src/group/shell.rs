@@ -54,6 +54,8 @@ struct Ready {
 pub(crate) struct Coordinator {
     limits: Limits,
     commit_timeout: Duration,
+    /// `offsets.topic.compression.codec`.
+    compression: Compression,
     expire_every: Duration,
     /// By partition number.
     slots: RwLock<BTreeMap<i32, Arc<Slot>>>,
@@ -90,6 +92,10 @@ impl Coordinator {
             commit_timeout: Duration::from_millis(
                 config.number("offsets.commit.timeout.ms").unsigned_abs(),
             ),
+            compression: u8::try_from(config.number("offsets.topic.compression.codec"))
+                .ok()
+                .and_then(Compression::from_id)
+                .unwrap_or_default(),
             expire_every: config.offsets_retention_check,
             slots: RwLock::default(),
             partitions: AtomicI32::new(0),
@@ -286,7 +292,7 @@ impl Coordinator {
     /// Appends at once, for the order; hands the outcome to the core when it is durable.
     fn write(self: &Arc<Self>, slot: &Arc<Slot>, id: super::WriteId, records: &[Record]) {
         let options = AppendOptions { acks: -1, required_epoch: None, origin: Origin::Coordinator };
-        let appended = slot.partition.append(batch(records), options);
+        let appended = slot.partition.append(batch(records, self.compression), options);
         let (this, slot, timeout) = (self.clone(), slot.clone(), self.commit_timeout);
         self.tasks.spawn("group write", async move {
             let code = match appended {
@@ -348,13 +354,13 @@ fn refusal(error: &AppendError) -> ErrorCode {
     }
 }
 
-fn batch(records: &[Record]) -> Vec<u8> {
+fn batch(records: &[Record], compression: Compression) -> Vec<u8> {
     let now_ms = now_ms();
     let mut bytes = Vec::new();
-    let mut builder = BatchBuilder::new(Compression::None);
+    let mut builder = BatchBuilder::new(compression);
     for record in records {
         if builder.plain_bytes() > BATCH_BYTES {
-            let full = std::mem::replace(&mut builder, BatchBuilder::new(Compression::None));
+            let full = std::mem::replace(&mut builder, BatchBuilder::new(compression));
             bytes.extend(full.build().expect("it has records, far below 2 GiB"));
         }
         builder.push(now_ms, Some(&record.key), record.value.as_deref(), &[]);
