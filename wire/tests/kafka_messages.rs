@@ -343,6 +343,60 @@ proptest::proptest! {
     }
 }
 
+#[test]
+fn the_fuzz_target_lists_every_message_of_the_table() {
+    let target = include_str!("../fuzz/fuzz_targets/kafka_messages.rs");
+    let list = target.split_once("*version;").expect("the list follows its arguments").1;
+    let listed: BTreeSet<&str> =
+        list.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let schema = schema();
+    let tabled: BTreeSet<&str> = schema.messages.iter().map(|m| m.name()).collect();
+    assert_eq!(listed, tabled);
+}
+
+/// A batch that announces what it does not have, or unpacks to much more than it is.
+#[test]
+fn records_allocate_what_they_are_given_and_what_the_limit_lets_them() {
+    use elkfk_wire::kafka::records::{BatchBuilder, Compression, HEADER_BYTES, batches};
+    const LIMIT_BYTES: u64 = 1 << 20;
+    let mut chance = Chance(17);
+    for codec in Compression::ALL {
+        let mut builder = BatchBuilder::new(codec);
+        for number in 0..50u8 {
+            builder.push(number.into(), Some(b"key"), Some(&[number; 100]), &[("h", Some(b"v"))]);
+        }
+        let good = builder.build().expect("it has records");
+        let mut bomb = BatchBuilder::new(codec);
+        bomb.push(0, None, Some(&vec![0; 20 << 20]), &[]);
+        let bomb = bomb.build().expect("it has a record");
+        for round in 0..300 {
+            let mut bytes = if round == 0 { bomb.clone() } else { good.clone() };
+            if round > 1 {
+                for _ in 0..4 {
+                    let at = HEADER_BYTES + chance.next() as usize % (bytes.len() - HEADER_BYTES);
+                    bytes[at] = chance.next() as u8;
+                }
+                bytes[57..61].copy_from_slice(&i32::MAX.to_be_bytes());
+            }
+            let used = allocation_counter::measure(|| {
+                let Some(Ok(batch)) = batches(&bytes).next() else { return };
+                if let Ok(records) = batch.records(LIMIT_BYTES as usize) {
+                    for record in &records {
+                        let Ok(record) = record else { break };
+                        let _ = (record.headers().count(), record.header("h"));
+                    }
+                }
+            });
+            // A codec keeps windows of its own: zstd's is the largest, 8 MiB and some.
+            let limit = 4 * LIMIT_BYTES + (12 << 20);
+            assert!(used.bytes_max < limit, "{codec:?}: {} bytes at once", used.bytes_max);
+            if codec == Compression::None {
+                assert_eq!(used.bytes_total, 0, "borrowed, whatever it announces");
+            }
+        }
+    }
+}
+
 /// Each codec with its newest version, where the notation has most in it, and its oldest.
 fn codecs_of_versions() -> impl Iterator<Item = &'static (i16, Codec)> {
     static ALL: std::sync::LazyLock<Vec<(i16, Codec)>> = std::sync::LazyLock::new(|| {
