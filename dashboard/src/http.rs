@@ -114,11 +114,8 @@ async fn route(shared: Arc<Shared>, request: &Request<Incoming>) -> Response<Bod
         "/api/v1/lag/history" => {
             let param =
                 |name| params.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value);
-            let tracker =
-                shared.tracker.lock().expect("no thread panics while it holds the tracker");
-            json_text(
-                json!({"points": tracker.history(param("group"), param("topic"))}).to_string(),
-            )
+            let points = shared.tracker().history(param("group"), param("topic"));
+            json_text(json!({ "points": points }).to_string())
         }
         "/metrics" => {
             let mut response = text(StatusCode::OK, &elkfk_base::telemetry::metrics_text());

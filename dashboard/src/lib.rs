@@ -13,7 +13,7 @@ mod tail;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use elkfk_base::Tasks;
 use tokio::net::TcpListener;
@@ -61,9 +61,31 @@ struct Shared {
     config: Config,
     elastic: Elastic,
     tracker: Mutex<Tracker>,
+    /// `None` until it was asked for the first time.
+    store_health: Mutex<Option<Health>>,
     /// The newest snapshot as the JSON that every stream sends; empty before the first.
     snapshot: watch::Sender<Arc<str>>,
     tasks: Tasks,
+}
+
+/// How a box answers, or why it does not.
+type Health = Result<String, String>;
+
+impl Shared {
+    fn tracker(&self) -> MutexGuard<'_, Tracker> {
+        self.tracker.lock().expect("no thread panics while it holds the tracker")
+    }
+
+    fn store_health(&self) -> MutexGuard<'_, Option<Health>> {
+        self.store_health.lock().expect("no thread panics while it holds the store's health")
+    }
+
+    /// Sends `snapshot` to every page. Where `broker` is an error it is the last one that could be had, and
+    /// the page says how old it is.
+    fn publish(&self, snapshot: &Snapshot, broker: Health) {
+        let store = self.store_health().clone();
+        self.snapshot.send_replace(snapshot_json(snapshot, now_ms(), broker, store));
+    }
 }
 
 /// A served page.
@@ -98,10 +120,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         elastic: Elastic::new(&config.elasticsearch),
         config,
         tracker: Mutex::default(),
+        store_health: Mutex::default(),
         snapshot: watch::Sender::new("".into()),
         tasks: tasks.clone(),
     });
     tasks.spawn("measure lag", lag::poller::run(shared.clone()));
+    tasks.spawn("watch store", lag::poller::watch_store(shared.clone()));
     tasks.spawn("serve page", http::serve(listener, shared));
     Ok(Running { local_addr, tasks })
 }
@@ -112,18 +136,21 @@ fn now_ms() -> i64 {
     now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// A snapshot and the health of what it was taken from, as the page reads it.
+/// A snapshot, sent at `sent_ms`, and the health of what it was taken from, as the page reads it.
 fn snapshot_json(
     snapshot: &Snapshot,
-    broker: Result<String, String>,
-    store: Result<String, String>,
+    sent_ms: i64,
+    broker: Health,
+    store: Option<Health>,
 ) -> Arc<str> {
-    let health = |result: Result<String, String>| match result {
+    let health = |health: Health| match health {
         Ok(text) => serde_json::json!({"ok": true, "text": text}),
         Err(text) => serde_json::json!({"ok": false, "text": text}),
     };
     let mut json = serde_json::to_value(snapshot).unwrap_or_default();
+    json["sent_ms"] = sent_ms.into();
+    json["stale"] = broker.is_err().into();
     json["broker"] = health(broker);
-    json["store"] = health(store);
+    json["store"] = store.map(health).into();
     json.to_string().into()
 }

@@ -30,6 +30,15 @@ impl History {
             value(topic.in_rate),
             value(topic.out_rate),
         ];
+        self.remember(now_ms, values);
+    }
+
+    /// A moment of which nothing is known.
+    pub(super) fn miss(&mut self, now_ms: i64) {
+        self.remember(now_ms, [f32::NAN; 4]);
+    }
+
+    fn remember(&mut self, now_ms: i64, values: [f32; 4]) {
         if self.coarse.back().is_none_or(|(ms, _)| now_ms - ms >= COARSE_MS) {
             push_bounded(&mut self.coarse, (now_ms, values), COARSE_POINTS);
         }

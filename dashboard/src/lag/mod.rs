@@ -21,13 +21,15 @@ pub(crate) struct Sample {
     pub(crate) groups: Vec<GroupSample>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct GroupSample {
     pub(crate) group: String,
     /// As Kafka names it: Stable, Empty, …
     pub(crate) state: String,
     pub(crate) members: usize,
     pub(crate) partitions: Vec<PartitionSample>,
+    /// Why the cluster did not say anything of this group; the other fields but its name are then empty.
+    pub(crate) why_unknown: Option<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -58,6 +60,8 @@ pub(crate) struct GroupLag {
     pub(crate) state: String,
     pub(crate) members: usize,
     pub(crate) topics: Vec<TopicLag>,
+    /// Why nothing is known of it at the moment.
+    pub(crate) why: Option<String>,
 }
 
 /// Sums over the partitions whose figures are known; seconds are those of the worst.
@@ -109,6 +113,9 @@ pub(crate) enum State {
 const TRACKS_MAX: usize = 20_000;
 /// Beyond this many topics of groups no more are plotted: about 80 KiB each.
 const HISTORIES_MAX: usize = 500;
+/// A broker that has just come back lists groups only once it has read them: what a sample leaves out is
+/// remembered for this long.
+const FORGET_AFTER_MS: i64 = 60_000;
 
 /// Remembers enough of past samples to tell rates, states and plots.
 #[derive(Debug, Default)]
@@ -118,13 +125,17 @@ pub(crate) struct Tracker {
 }
 
 impl Tracker {
-    /// Takes in a sample. What no sample mentions any more is forgotten.
+    /// Takes in a sample. What no sample mentions for a minute is forgotten.
     pub(crate) fn step(&mut self, sample: Sample) -> Snapshot {
         let now_ms = sample.now_ms;
         let mut groups = Vec::with_capacity(sample.groups.len());
         for group in sample.groups {
             let mut topics: BTreeMap<String, TopicLag> = BTreeMap::new();
-            for partition in group.partitions {
+            let partitions = match &group.why_unknown {
+                None => group.partitions,
+                Some(why) => self.last_known(&group.group, why),
+            };
+            for partition in partitions {
                 let topic = topics.entry(partition.topic.clone()).or_default();
                 topic.topic.clone_from(&partition.topic);
                 let key = (group.group.clone(), partition.topic.clone(), partition.partition);
@@ -146,11 +157,33 @@ impl Tracker {
                 state: group.state,
                 members: group.members,
                 topics,
+                why: group.why_unknown,
             });
         }
-        self.tracks.retain(|_, track| track.last_ms() == now_ms);
-        self.histories.retain(|_, history| history.last_ms() == now_ms);
+        let is_recent = |last_ms: i64| now_ms - last_ms < FORGET_AFTER_MS;
+        self.tracks.retain(|_, track| is_recent(track.last_ms()));
+        self.histories.retain(|_, history| is_recent(history.last_ms()));
         Snapshot { now_ms, groups }
+    }
+
+    /// Nothing could be measured: the plots get a gap, and everything is kept for when it can be again.
+    pub(crate) fn miss(&mut self, now_ms: i64) {
+        self.tracks.values_mut().for_each(|track| track.miss(now_ms));
+        self.histories.values_mut().for_each(|history| history.miss(now_ms));
+    }
+
+    /// The partitions that `group` was last seen to read, with nothing known but why.
+    fn last_known(&self, group: &str, why: &str) -> Vec<PartitionSample> {
+        self.tracks
+            .range((group.to_owned(), String::new(), i32::MIN)..)
+            .take_while(|((of, ..), _)| of == group)
+            .map(|((_, topic, partition), _)| PartitionSample {
+                topic: topic.clone(),
+                partition: *partition,
+                why_unknown: Some(why.to_owned()),
+                ..PartitionSample::default()
+            })
+            .collect()
     }
 
     /// `[seconds, lag, lag seconds, in, out]`, oldest first.

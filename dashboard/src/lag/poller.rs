@@ -7,14 +7,25 @@ use std::time::Duration;
 use elkfk_broker_client::{
     Client, ClientError, Committed, Config, GroupDescription, OffsetAt, TopicPartition,
 };
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{GroupSample, PartitionSample, Sample};
-use crate::{Shared, now_ms, snapshot_json};
+use super::{GroupSample, PartitionSample, Sample, Snapshot};
+use crate::{Shared, now_ms};
 
 const EVERY: Duration = Duration::from_secs(1);
 /// A cluster that does not answer for this long is shown as such.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// After this long without an answer the page is told that its figures are old.
+const SLOW: Duration = Duration::from_secs(2);
+/// A group whose coordinator does not answer for this long is unknown in this round.
+const GROUP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Groups asked about at once; each has two questions in flight, one after the other.
+const GROUPS_AT_ONCE: usize = 8;
+/// All lookups of one round; what they do not bring leaves the seconds as they were.
+const LOOKUPS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Records looked up for their time in one round; the others keep what was known, so that a group of
 /// thousands of moving partitions costs no more than this.
 const LOOKUPS_MAX: usize = 64;
@@ -29,6 +40,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     // (group, partition) → (offset, time of its record in ms)
     let mut times = Times::new();
     let mut was_well = None;
+    // What the page goes on showing while nothing can be measured.
+    let mut last = Snapshot::default();
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -36,12 +49,20 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             () = shared.tasks.stopping() => return,
             _ = ticks.tick() => {}
         }
-        let measured = tokio::select! {
-            () = shared.tasks.stopping() => return,
-            measured = measure(&client, &mut times) => measured,
+        let begun = Instant::now();
+        let mut measuring = std::pin::pin!(measure(&client, &mut times));
+        let measured = loop {
+            tokio::select! {
+                () = shared.tasks.stopping() => return,
+                measured = &mut measuring => break measured,
+                () = tokio::time::sleep(SLOW) => {
+                    shared.tracker().miss(now_ms());
+                    let silent = format!("no answer for {} s", begun.elapsed().as_secs());
+                    shared.publish(&last, Err(silent));
+                }
+            }
         };
-        let store = store_health(&shared).await;
-        let (sample, broker) = match measured {
+        let broker = match measured {
             Ok(sample) => {
                 let partitions: usize =
                     sample.groups.iter().map(|group| group.partitions.len()).sum();
@@ -49,9 +70,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                     "answers, {} consumer group(s) on {partitions} partitions",
                     sample.groups.len()
                 );
-                (sample, Ok(text))
+                last = shared.tracker().step(sample);
+                Ok(text)
             }
-            Err(error) => (Sample { now_ms: now_ms(), groups: vec![] }, Err(describe(&error))),
+            Err(error) => {
+                shared.tracker().miss(now_ms());
+                Err(describe(&error))
+            }
         };
         if was_well != Some(broker.is_ok()) {
             match &broker {
@@ -62,12 +87,24 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
             was_well = Some(broker.is_ok());
         }
-        let snapshot = {
-            let mut tracker =
-                shared.tracker.lock().expect("no thread panics while it holds the tracker");
-            tracker.step(sample)
+        shared.publish(&last, broker);
+    }
+}
+
+/// Asks the store how it is, apart from the lag: a store that hangs must not hold that up.
+pub(crate) async fn watch_store(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shared.tasks.stopping() => return,
+            _ = ticks.tick() => {}
+        }
+        let health = tokio::select! {
+            () = shared.tasks.stopping() => return,
+            health = store_health(&shared) => health,
         };
-        shared.snapshot.send_replace(snapshot_json(&snapshot, broker, store));
+        *shared.store_health() = Some(health);
     }
 }
 
@@ -95,12 +132,7 @@ async fn store_health(shared: &Shared) -> Result<String, String> {
 
 /// One round. Commits are read before ends: a race can make lag too large by a moment, never negative.
 async fn measure(client: &Client, times: &mut Times) -> Result<Sample, ClientError> {
-    let mut described = Vec::new();
-    for listed in client.list_groups().await? {
-        let description = client.describe_group(&listed.group).await?;
-        let committed = client.committed_offsets(&listed.group).await?;
-        described.push((description, committed));
-    }
+    let (described, refused) = describe_groups(client).await?;
     let places: BTreeSet<TopicPartition> = described
         .iter()
         .flat_map(|(group, committed)| committed.keys().cloned().chain(assigned(group).into_keys()))
@@ -108,8 +140,8 @@ async fn measure(client: &Client, times: &mut Times) -> Result<Sample, ClientErr
     let places: Vec<_> = places.into_iter().collect();
     let starts = client.list_offsets(&places, OffsetAt::Start).await?;
     let ends = client.list_offsets(&places, OffsetAt::End).await?;
-    let mut lookups = LOOKUPS_MAX;
-    let mut groups = Vec::with_capacity(described.len());
+    let mut lookups = Lookups { left: LOOKUPS_MAX, until: Instant::now() + LOOKUPS_TIMEOUT };
+    let mut groups = refused;
     for (group, committed) in described {
         let assigned = assigned(&group);
         let read: BTreeSet<_> = committed.keys().chain(assigned.keys()).cloned().collect();
@@ -151,12 +183,56 @@ async fn measure(client: &Client, times: &mut Times) -> Result<Sample, ClientErr
             state: group.state,
             members: group.members.len(),
             partitions,
+            why_unknown: None,
         });
     }
+    groups.sort_by(|a, b| a.group.cmp(&b.group));
     while times.len() > TIMES_MAX {
         times.pop_first();
     }
     Ok(Sample { now_ms: now_ms(), groups })
+}
+
+type Described = (GroupDescription, BTreeMap<TopicPartition, Committed>);
+
+/// What the cluster says of each group, and the groups it says nothing of with why: one that is being
+/// moved, or that may not be read, leaves the others as they are.
+async fn describe_groups(
+    client: &Client,
+) -> Result<(Vec<Described>, Vec<GroupSample>), ClientError> {
+    let (mut described, mut refused) = (Vec::new(), Vec::new());
+    let places = Arc::new(Semaphore::new(GROUPS_AT_ONCE));
+    let mut asked = JoinSet::new();
+    for listed in client.list_groups().await? {
+        let (client, places) = (client.clone(), places.clone());
+        asked.spawn(async move {
+            let _place = places.acquire().await;
+            let ask = async {
+                let description = client.describe_group(&listed.group).await?;
+                Ok((description, client.committed_offsets(&listed.group).await?))
+            };
+            let answer: Result<Result<Described, ClientError>, _> =
+                tokio::time::timeout(GROUP_TIMEOUT, ask).await;
+            let why = match answer {
+                Ok(Ok(described)) => return Ok(described),
+                Ok(Err(error)) => describe(&error),
+                Err(_) => format!("no answer in {} s", GROUP_TIMEOUT.as_secs()),
+            };
+            Err(GroupSample {
+                group: listed.group,
+                state: "Unknown".into(),
+                why_unknown: Some(why),
+                ..GroupSample::default()
+            })
+        });
+    }
+    while let Some(answer) = asked.join_next().await {
+        match answer.expect("asking for a group neither panics nor is cancelled") {
+            Ok(known) => described.push(known),
+            Err(unknown) => refused.push(unknown),
+        }
+    }
+    Ok((described, refused))
 }
 
 /// Member by partition, as `client id @ host`.
@@ -174,23 +250,37 @@ fn assigned(group: &GroupDescription) -> BTreeMap<TopicPartition, String> {
     assigned
 }
 
+/// What may still be looked up in this round.
+struct Lookups {
+    left: usize,
+    until: Instant,
+}
+
 /// The time of the record at `offset`: as remembered, or read from the broker.
 async fn time_of(
     client: &Client,
     times: &mut Times,
     key: (String, TopicPartition),
     offset: i64,
-    lookups: &mut usize,
+    lookups: &mut Lookups,
 ) -> Option<i64> {
     let remembered = times.get(&key).copied();
     if let Some((at, ms)) = remembered
-        && (at == offset || *lookups == 0)
+        && (at == offset || lookups.left == 0 || Instant::now() >= lookups.until)
     {
         return Some(ms);
     }
-    *lookups = lookups.checked_sub(1)?;
+    lookups.left = lookups.left.checked_sub(1)?;
     // A record that cannot be read (deleted meanwhile, say) leaves the seconds unknown, not wrong.
-    let record = client.fetch_record(&key.1, offset).await.ok()??;
-    times.insert(key, (offset, record.timestamp_ms));
-    Some(record.timestamp_ms)
+    let read = tokio::time::timeout_at(lookups.until, client.fetch_record(&key.1, offset)).await;
+    // Records of old producers have no time, which is said as -1.
+    let ms = read.ok()?.ok()??.timestamp_ms;
+    if ms < 0 {
+        return None;
+    }
+    times.insert(key, (offset, ms));
+    Some(ms)
 }
+
+#[cfg(test)]
+mod tests;

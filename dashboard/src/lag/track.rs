@@ -24,6 +24,11 @@ impl Track {
         self.last_ms
     }
 
+    /// A moment of which nothing is known.
+    pub(super) fn miss(&mut self, now_ms: i64) {
+        self.last_ms = now_ms;
+    }
+
     pub(super) fn step(
         &mut self,
         now_ms: i64,
@@ -72,8 +77,8 @@ impl Track {
             end: ends.map(|(_, end)| end),
             lag,
             lag_seconds,
-            in_rate: self.rate(|(_, end, _)| Some(*end)),
-            out_rate: self.rate(|(_, _, committed)| *committed),
+            in_rate: ends.and_then(|_| self.rate(|(_, end, _)| Some(*end))),
+            out_rate: ends.and_then(|_| self.rate(|(_, _, committed)| *committed)),
             state,
             why: why_unknown,
         }
