@@ -106,7 +106,16 @@ async fn route(shared: Arc<Shared>, request: &Request<Incoming>) -> Response<Bod
     match request.uri().path() {
         "/api/v1/search" => search(&shared, &params).await,
         "/api/v1/tail" => match Ask::from_params(&params, now_ms()) {
-            Ok(ask) => stream::response(tail::follow(shared, ask)),
+            Ok(ask) => {
+                // After a lost connection the browser says how far it got.
+                let seen = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
+                let known = params.iter().find(|(name, _)| name == "known");
+                let known = known.and_then(|(_, known)| known.parse().ok());
+                let place = seen
+                    .and_then(tail::Place::from_id)
+                    .unwrap_or_else(|| tail::Place::new(ask.from_ms, known));
+                stream::response(tail::follow(shared, ask, place))
+            }
             Err(error) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
         },
         "/api/v1/stream" => stream::response(stream::snapshots(shared)),
@@ -146,20 +155,16 @@ async fn search(shared: &Shared, params: &[(String, String)]) -> Response<Body> 
 
 async fn find(shared: &Shared, ask: &Ask) -> Result<Value, ElasticError> {
     let start = Instant::now();
-    let path = format!(
-        "/{}/_search?ignore_unavailable=true&allow_no_indices=true",
-        shared.config.index_pattern
-    );
+    let path = shared.search_path();
     let took = |start: Instant| u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     if ask.after.is_some() {
         let answer = shared.elastic.post(&path, &ask.newest()).await?;
-        return Ok(search::page(&answer, 0, "", took(start)));
+        return Ok(search::page(ask, &answer, (0, ""), took(start)));
     }
     let span = shared.elastic.post(&path, &ask.span()).await?;
-    let (span, total) = search::read_span(&span);
-    let (width, name) = search::interval(span);
-    let answer = shared.elastic.post(&path, &ask.lines(width)).await?;
-    Ok(search::page(&answer, total, name, took(start)))
+    let interval = search::interval(search::read_span(&span));
+    let answer = shared.elastic.post(&path, &ask.lines(interval.0)).await?;
+    Ok(search::page(ask, &answer, interval, took(start)))
 }
 
 /// `a=1&b=%20x` as pairs; `+` is a space, as forms write it.

@@ -80,6 +80,12 @@ impl Shared {
         self.store_health.lock().expect("no thread panics while it holds the store's health")
     }
 
+    /// Where the index is searched; what does not exist yet is searched as empty.
+    fn search_path(&self) -> String {
+        let pattern = &self.config.index_pattern;
+        format!("/{pattern}/_search?ignore_unavailable=true&allow_no_indices=true")
+    }
+
     /// Sends `snapshot` to every page. Where `broker` is an error it is the last one that could be had, and
     /// the page says how old it is.
     fn publish(&self, snapshot: &Snapshot, broker: Health) {

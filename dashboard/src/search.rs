@@ -90,7 +90,7 @@ impl Ask {
     /// Asks for the ends of the time that matches, which the histogram needs first.
     pub(crate) fn span(&self) -> Value {
         json!({
-            "size": 0, "track_total_hits": true, "query": self.filter(),
+            "size": 0, "track_total_hits": false, "query": self.filter(),
             "aggs": {"first": {"min": {"field": "@timestamp"}}, "last": {"max": {"field": "@timestamp"}}},
         })
     }
@@ -107,7 +107,7 @@ impl Ask {
     /// Asks for lines, newest first, and the histogram in columns of `interval_ms`.
     pub(crate) fn lines(&self, interval_ms: i64) -> Value {
         let mut body = json!({
-            "size": self.size, "track_total_hits": false, "query": self.filter(),
+            "size": self.size, "track_total_hits": self.after.is_none(), "query": self.filter(),
             "sort": [{"@timestamp": {"order": "desc", "unmapped_type": "date"}}, {"_doc": {"order": "desc"}}],
             "highlight": {"fields": {"message": {}}, "pre_tags": [MARK_START], "post_tags": [MARK_END],
                 "fragment_size": 2_147_483_647, "number_of_fragments": 1},
@@ -123,15 +123,41 @@ impl Ask {
     }
 }
 
-/// The matching time in milliseconds and the exact number of lines, from the answer to [`Ask::span`].
-pub(crate) fn read_span(answer: &Value) -> (Option<(i64, i64)>, u64) {
+/// The matching time in milliseconds, from the answer to [`Ask::span`].
+pub(crate) fn read_span(answer: &Value) -> Option<(i64, i64)> {
     let end = |name: &str| {
         answer["aggregations"][name]["value"]
             .as_f64()
             .filter(|ms| ms.is_finite())
             .map(|ms| ms as i64)
     };
-    (end("first").zip(end("last")), answer["hits"]["total"]["value"].as_u64().unwrap_or(0))
+    end("first").zip(end("last"))
+}
+
+/// How many lines match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Total {
+    pub(crate) lines: u64,
+    /// False: there are at least so many.
+    pub(crate) is_exact: bool,
+}
+
+impl Total {
+    pub(crate) fn exact(self) -> Option<u64> {
+        self.is_exact.then_some(self.lines)
+    }
+}
+
+/// The number of matching lines. An answer that ran out of time, lacks shards or stopped counting holds a
+/// lower bound.
+pub(crate) fn total(answer: &Value) -> Total {
+    let total = &answer["hits"]["total"];
+    let is_whole =
+        answer["timed_out"] != true && answer["_shards"]["failed"].as_u64().unwrap_or(0) == 0;
+    Total {
+        lines: total["value"].as_u64().unwrap_or(0),
+        is_exact: is_whole && total["relation"] == "eq",
+    }
 }
 
 /// The width of a histogram's column over `span`, a round one, and its name.
@@ -172,15 +198,25 @@ pub(crate) fn lines(answer: &Value) -> Vec<Value> {
     answer["hits"]["hits"].as_array().into_iter().flatten().map(line).collect()
 }
 
-/// What the page draws, from the answer to [`Ask::lines`].
-pub(crate) fn page(answer: &Value, total: u64, interval: &str, took_ms: u64) -> Value {
+/// What the page draws, from the answer to [`Ask::lines`]. Total, histogram and lines are of one search, so
+/// that they agree while lines arrive.
+pub(crate) fn page(
+    ask: &Ask,
+    answer: &Value,
+    (width_ms, interval): (i64, &str),
+    took_ms: u64,
+) -> Value {
     let columns = answer["aggregations"]["columns"]["buckets"].as_array();
     let histogram: Vec<_> = columns
         .into_iter()
         .flatten()
         .map(|column| json!([column["key"], column["doc_count"]]))
         .collect();
-    json!({"total": total, "took": took_ms, "interval": interval, "histogram": histogram, "hits": lines(answer)})
+    let Total { lines: total, is_exact } = total(answer);
+    json!({
+        "total": total, "exact": is_exact, "timed_out": answer["timed_out"] == true, "took": took_ms,
+        "from": ask.from_ms, "interval": interval, "interval_ms": width_ms, "histogram": histogram, "hits": lines(answer),
+    })
 }
 
 #[cfg(test)]
@@ -219,6 +255,26 @@ mod tests {
             assert!(span / width <= COLUMNS, "{days} days give {} columns", span / width);
         }
         assert_eq!(interval(Some((i64::MIN, i64::MAX))).1, "3650 days");
+    }
+
+    #[test]
+    fn a_total_that_may_be_too_small_is_not_called_exact() {
+        let check = |answer: Value, lines, is_exact| {
+            assert_eq!(total(&answer), Total { lines, is_exact }, "{answer}");
+        };
+        let hits = |relation| json!({"total": {"value": 7, "relation": relation}});
+        check(json!({"timed_out": false, "hits": hits("eq")}), 7, true);
+        check(json!({"timed_out": true, "hits": hits("eq")}), 7, false);
+        check(json!({"timed_out": false, "hits": hits("gte")}), 7, false);
+        check(json!({"_shards": {"failed": 1}, "hits": hits("eq")}), 7, false);
+        check(json!({}), 0, false);
+    }
+
+    #[test]
+    fn an_answer_cut_at_its_deadline_says_so() {
+        let answer = json!({"timed_out": true, "hits": {"total": {"value": 3, "relation": "eq"}, "hits": []}});
+        let page = page(&Ask::default(), &answer, (1_000, "second"), 1);
+        assert_eq!((&page["exact"], &page["timed_out"]), (&json!(false), &json!(true)));
     }
 
     #[test]

@@ -18,9 +18,11 @@ use crate::http::Body;
 /// Events on their way to one page. A page that reads slowly holds back its own producer, no one else's.
 pub(crate) const EVENTS_WAITING_MAX: usize = 4;
 
-/// One event; `data` must not hold line ends, which JSON text never does.
-pub(crate) fn event(name: &str, data: &str) -> Bytes {
-    Bytes::from(format!("event: {name}\ndata: {}\n\n", data.replace(['\r', '\n'], " ")))
+/// One event; line ends in `data`, which JSON text never holds, become spaces. The browser sends the newest
+/// `id` back when it connects again.
+pub(crate) fn event(name: &str, id: Option<&str>, data: &str) -> Bytes {
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    Bytes::from(format!("event: {name}\n{id}data: {}\n\n", data.replace(['\r', '\n'], " ")))
 }
 
 pub(crate) fn response(events: mpsc::Receiver<Bytes>) -> Response<Body> {
@@ -47,7 +49,7 @@ pub(crate) fn snapshots(shared: Arc<Shared>) -> mpsc::Receiver<Bytes> {
                 changed = snapshot.changed() => if changed.is_err() { return },
             }
             let json = snapshot.borrow_and_update().clone();
-            if !json.is_empty() && sender.send(event("lag", &json)).await.is_err() {
+            if !json.is_empty() && sender.send(event("lag", None, &json)).await.is_err() {
                 return;
             }
         }

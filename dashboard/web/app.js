@@ -60,6 +60,7 @@ function App() {
       <img src="/icon.svg" alt="elkfk" width="32" height="32" />
       ${VIEWS.map((each) => html`
         <a href=${each.path} aria-current=${each === current ? "page" : null} onClick=${(event) => onLink(event, each.path)}>${each.name}</a>`)}
+      <p class="keys muted">${[["/", "query"], ...VIEWS.map((each) => [`g ${each.key}`, each.name])].map(([keys, what]) => html`<span key=${keys}><kbd>${keys}</kbd> ${what}</span>`)}</p>
     </nav>
     <header class="top">
       <h1>${current.name}</h1>
@@ -75,11 +76,11 @@ function App() {
 
 function Health({ stream }) {
   if (stream.state !== "open") return html`<p class="health bad" role="status"><span aria-hidden="true">✖</span> ${stream.state === "connecting" ? "connecting…" : "the server does not answer, trying again"}</p>`;
-  const { broker, store } = stream.lag ?? {};
-  const trouble = [broker && !broker.ok && `broker: ${broker.text}`, store && !store.ok && `store: ${store.text}`].filter(Boolean);
+  const boxes = [["broker", stream.lag?.broker], ["store", stream.lag?.store]].filter(([, health]) => health);
+  const trouble = boxes.filter(([, health]) => !health.ok);
   return trouble.length
-    ? html`<p class="health bad" role="status"><span aria-hidden="true">✖</span> ${trouble.join(" · ")}</p>`
-    : html`<p class="health good" role="status"><span aria-hidden="true">✔</span> ${stream.lag ? `broker ${broker.text} · store ${store.text}` : "connected"}</p>`;
+    ? html`<p class="health bad" role="status"><span aria-hidden="true">✖</span> ${trouble.map(([name, { text }]) => `${name}: ${text}`).join(" · ")}</p>`
+    : html`<p class="health good" role="status"><span aria-hidden="true">✔</span> ${boxes.length ? boxes.map(([name, { text }]) => `${name} ${text}`).join(" · ") : "connected"}</p>`;
 }
 
 render(html`<${App} />`, document.getElementById("app"));

@@ -67,8 +67,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 let partitions: usize =
                     sample.groups.iter().map(|group| group.partitions.len()).sum();
                 let text = format!(
-                    "answers, {} consumer group(s) on {partitions} partitions",
-                    sample.groups.len()
+                    "answers, {} consumer group{} on {partitions} partition{}",
+                    sample.groups.len(),
+                    if sample.groups.len() == 1 { "" } else { "s" },
+                    if partitions == 1 { "" } else { "s" },
                 );
                 last = shared.tracker().step(sample);
                 Ok(text)

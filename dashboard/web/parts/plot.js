@@ -1,6 +1,6 @@
 // A time plot that follows the theme and the width of its place, with the same figures as a table.
 import { html, useEffect, useRef, useState } from "../html.js";
-import { time } from "./format.js";
+import { time, tick } from "./format.js";
 
 /** The colour of a CSS variable as canvas understands it: light-dark() is only resolved on an element. */
 function colour(name) {
@@ -12,41 +12,56 @@ function colour(name) {
   return resolved;
 }
 
+/** Rows of the table: what a person reads of it, and a screen reader can bear. */
+const TABLE_ROWS = 120;
+
 /**
- * `series`: [{label, colour (a CSS variable), format}]; `data`: [seconds[], values[]…]; `bars` draws columns.
- * `onSelect(fromSeconds, toSeconds)` is called when a range is dragged.
+ * `series`: [{label, colour (a CSS variable), format, cell (how the table writes it, if otherwise)}]; `data`: [seconds[], values[]…].
+ * `columnSeconds` draws columns of that width instead of lines. Plots of the same `sync` share their cursor.
+ * `onSelect(fromSeconds, toSeconds)` is called when a range is dragged, or a row of the table is pressed.
  */
-export function Plot({ label, series, data, height = 160, bars = false, onSelect }) {
+export function Plot({ label, series, data, height = 150, columnSeconds = 0, sync, onSelect }) {
   const place = useRef(null);
+  const legend = useRef(null);
   const plot = useRef(null);
-  const select = useRef(onSelect);
-  select.current = onSelect;
+  // The plot outlives a rendering: what it calls is always of the newest one.
+  const latest = useRef({});
+  latest.current = { onSelect, data, columnSeconds };
   const [asTable, setAsTable] = useState(false);
-  const shape = series.map((each) => each.label).join("\n") + bars;
+  const isBars = columnSeconds > 0;
+  const shape = series.map((each) => each.label).join("\n") + isBars;
 
   useEffect(() => {
     if (asTable) return;
     const make = () => {
       plot.current?.destroy();
-      const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "11px system-ui" };
+      const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "11px system-ui, sans-serif" };
+      const bars = isBars ? uPlot.paths.bars({ size: [0.92, 60], align: 1 }) : undefined;
       plot.current = new uPlot({
-        width: Math.max(place.current.clientWidth, 120), height,
-        cursor: { drag: { x: Boolean(select.current), y: false, setScale: false } },
-        legend: { live: true },
-        scales: { x: { time: true }, y: { range: (_, __, top) => [0, top > 0 ? top * 1.1 : 1] } },
-        axes: [axis, { ...axis, size: 56, values: (_, values) => values.map((value) => series[0].format(value)) }],
-        series: [{ value: (_, value) => (value == null ? "–" : time(value * 1000)) }, ...series.map((each) => ({
-          label: each.label, stroke: colour(each.colour), width: bars ? 0 : 1.5,
-          fill: bars ? colour(each.colour) : undefined, paths: bars ? uPlot.paths.bars({ size: [0.9, 40] }) : undefined,
+        width: Math.max(place.current.clientWidth, 120), height, padding: [10, 16, 0, 0],
+        cursor: { drag: { x: Boolean(latest.current.onSelect), y: false, setScale: false }, points: { show: !isBars }, ...(sync && { sync: { key: sync } }) },
+        legend: { live: true, mount: (_, table) => legend.current?.replaceChildren(table) },
+        scales: {
+          // The last column ends one width after it begins.
+          x: { time: true, range: (_, from, to) => [from, Math.max(to + latest.current.columnSeconds, from + 1)] },
+          y: { range: (_, __, top) => [0, top > 0 ? top * 1.1 : 1] },
+        },
+        axes: [
+          { ...axis, space: 70, values: (_, splits, __, ___, step) => splits.map((at, i) => tick(at, step, splits[i - 1])) },
+          { ...axis, size: 62, space: 28, values: (_, values) => values.map((value) => series[0].format(value)) },
+        ],
+        series: [{ label: "time", value: (_, value) => (value == null ? "–" : time(value * 1000).slice(0, 19)) }, ...series.map((each) => ({
+          label: each.label, stroke: colour(each.colour), width: isBars ? 0 : 1.75, paths: bars,
+          fill: isBars || each.isFilled ? colour(isBars ? each.colour : `${each.colour}-soft`) : undefined,
           points: { show: false }, value: (_, value) => each.format(value),
         }))],
         hooks: { setSelect: [(drawn) => {
           if (drawn.select.width < 4) return;
           const [from, to] = [drawn.posToVal(drawn.select.left, "x"), drawn.posToVal(drawn.select.left + drawn.select.width, "x")];
           drawn.setSelect({ left: 0, width: 0 }, false);
-          select.current?.(from, to);
+          latest.current.onSelect?.(from, to);
         }] },
-      }, data, place.current);
+      }, latest.current.data, place.current);
     };
     make();
     const resized = new ResizeObserver(() => plot.current?.setSize({ width: Math.max(place.current?.clientWidth ?? 0, 120), height }));
@@ -64,12 +79,16 @@ export function Plot({ label, series, data, height = 160, bars = false, onSelect
   }, [shape, asTable]);
   useEffect(() => { plot.current?.setData(data); }, [data]);
 
+  const first = Math.max(data[0].length - TABLE_ROWS, 0);
+  const at = (i) => (onSelect
+    ? html`<button class="link" title="only this time" onClick=${() => onSelect(data[0][i], data[0][i] + columnSeconds)}>${time(data[0][i] * 1000)}</button>`
+    : time(data[0][i] * 1000));
   return html`
     <figure class="plot" aria-label=${label}>
-      <figcaption>${label} <button class="link" onClick=${() => setAsTable(!asTable)}>${asTable ? "as plot" : "as table"}</button></figcaption>
+      <figcaption><span>${label} <button class="link" onClick=${() => setAsTable(!asTable)}>${asTable ? "as plot" : "as table"}</button></span><span class="legend" ref=${legend} hidden=${asTable}></span></figcaption>
       ${asTable
-        ? html`<div class="scroll"><table><thead><tr><th>time</th>${series.map((each) => html`<th class="number">${each.label}</th>`)}</tr></thead>
-            <tbody>${data[0].slice(-120).map((at, i) => html`<tr><td>${time(at * 1000)}</td>${series.map((each, n) => html`<td class="number">${each.format(data[n + 1].slice(-120)[i])}</td>`)}</tr>`)}</tbody></table></div>`
+        ? html`<div class="scroll" tabindex="0" role="region" aria-label=${`${label}, table`}><table><thead><tr><th>time</th>${series.map((each) => html`<th class="number">${each.label}</th>`)}</tr></thead>
+            <tbody>${data[0].slice(first).map((_, i) => html`<tr><td>${at(first + i)}</td>${series.map((each, n) => html`<td class="number">${(each.cell ?? each.format)(data[n + 1][first + i])}</td>`)}</tr>`)}</tbody></table></div>`
         : html`<div ref=${place} class="canvas" role="img" aria-label=${label}></div>`}
     </figure>`;
 }
