@@ -275,7 +275,12 @@ async fn look(shared: &Shared, query: &str, follow: &mut Follow) -> Result<News,
         ..Ask::default()
     };
     loop {
-        let answer = shared.elastic.post(&path, &ask.newest()).await?;
+        let answer = match shared.elastic.post(&path, &ask.newest()).await {
+            Ok(answer) => answer,
+            // What was found so far is sent; the next look meets the error again, if it is one that stays.
+            Err(_) if look.pages > 0 => break,
+            Err(error) => return Err(error),
+        };
         let total = search::total(&answer).exact();
         match follow.page(&mut look, search::lines(&answer), total) {
             Some(after) => ask.after = Some(after),

@@ -84,16 +84,24 @@ fn a_person_can_use_the_page() {
     }
     let dir = TestDir::new();
     fs::create_dir(dir.path().join("log")).unwrap();
+    let log = |name: &str| dir.path().join("log").join(name);
     fs::write(
-        dir.path().join("log/hostile.log"),
+        log("hostile.log"),
         "elkfkxss <img src=x onerror=alert(1)> </script><script>alert(2)</script>\n",
     )
     .unwrap();
+    fs::write(
+        log("old.log"),
+        "192.0.2.1 - - [01/Mar/2024:12:00:00 +0000] \"GET /elkfkold HTTP/1.1\" 200 5 \"-\" \"curl\"\n",
+    )
+    .unwrap();
+    // The page's test writes to this one.
+    fs::write(log("written.log"), "").unwrap();
     let watch = format!("{}/**", dir.path().join("log").display());
     let up = Up::start(&dir.path(), &["--demo", "--watch", &watch]).unwrap();
-    up.index().wait_for_more(100, PATIENCE).unwrap();
+    up.index().wait_for_more(200, PATIENCE).unwrap();
     let mut node = Command::new("node");
-    node.arg(tests.join("page.mjs")).arg(&up.dashboard);
+    node.arg(tests.join("page.mjs")).arg(&up.dashboard).arg(log("written.log"));
     if let Some(screenshot) = std::env::var_os("ELKFK_SCREENSHOT") {
         node.arg(screenshot);
     }

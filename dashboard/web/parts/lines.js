@@ -62,7 +62,11 @@ export function useLines({ q, range, from, to, live }, isReading) {
       } catch (error) {
         if (!isCurrent) return;
         setTrouble(error.message);
-        isOver ||= error instanceof Refused;
+        if (error instanceof Refused) {
+          // What an earlier query found is not what was asked for.
+          setResult(null);
+          isOver = true;
+        }
       }
       // The first lines of a new index may be on their way.
       if (!isOver) {
@@ -75,7 +79,7 @@ export function useLines({ q, range, from, to, live }, isReading) {
   }, [q, range, from, to, asked]);
 
   // Following begins where a search ended; a newer search of the same query is a new beginning.
-  const begin = result && lines.rows !== NOTHING.rows ? result : null;
+  const begin = result;
   useEffect(() => {
     if (!live || !begin) return;
     const params = new URLSearchParams({ q });
