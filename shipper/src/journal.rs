@@ -18,6 +18,8 @@ use crate::registry::{self, Contents, Journal};
 const FILE_NAME: &str = "journal";
 /// Positions are durable at most this much later.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// Entries that wait for room on the disk; beyond, only the newest of each file are kept.
+const UNWRITTEN_BYTES: usize = 4 << 20;
 /// Batches of entries between the reader and the disk. A full queue makes the reader wait.
 const QUEUE_LENGTH: usize = 64;
 
@@ -63,7 +65,10 @@ impl FileJournal {
             file,
             length: length.clone(),
             unwritten: Vec::new(),
+            unwritten_bytes_max: UNWRITTEN_BYTES,
+            unsynced: Vec::new(),
             unsynced_since: None,
+            is_parent_unsynced: false,
             is_failing: false,
         };
         let thread = std::thread::Builder::new()
@@ -114,7 +119,13 @@ struct Writer {
     length: Arc<AtomicU64>,
     /// Entries that a full disk refused; they come before any newer ones.
     unwritten: Vec<u8>,
+    /// How many of them there may be before the outdated ones are left out.
+    unwritten_bytes_max: usize,
+    /// Entries written since the last sync that succeeded; the last ones of the file.
+    unsynced: Vec<u8>,
     unsynced_since: Option<Instant>,
+    /// The file's name may not be durable yet.
+    is_parent_unsynced: bool,
     is_failing: bool,
 }
 
@@ -129,6 +140,7 @@ impl Writer {
                 Ok(Work::Append(bytes)) => {
                     self.unwritten.extend_from_slice(&bytes);
                     let _ = self.write();
+                    self.bound_unwritten();
                     self.unsynced_since.get_or_insert_with(Instant::now);
                 }
                 Ok(Work::Replace(bytes)) => self.replace(bytes),
@@ -156,7 +168,8 @@ impl Writer {
         match &result {
             Ok(()) => {
                 self.length.store(length + self.unwritten.len() as u64, Ordering::Relaxed);
-                self.unwritten.clear();
+                self.unsynced.append(&mut self.unwritten);
+                self.unwritten_bytes_max = UNWRITTEN_BYTES;
                 self.is_failing = false;
             }
             Err(error) => {
@@ -178,20 +191,54 @@ impl Writer {
             self.unsynced_since = Some(Instant::now());
             return Err(error);
         }
-        let result = rustix::fs::fdatasync(&self.file).map_err(io::Error::from);
+        let result = rustix::fs::fdatasync(&self.file).map_err(io::Error::from).and_then(|()| {
+            if self.is_parent_unsynced {
+                durable::sync_parent(&self.path)?;
+                self.is_parent_unsynced = false;
+            }
+            Ok(())
+        });
         self.unsynced_since = result.is_err().then(Instant::now);
+        if result.is_ok() {
+            self.unsynced.clear();
+            return result;
+        }
+        // The kernel may have dropped what it could not write and would call the next sync a success:
+        // these entries are written again before that.
+        let length = self.length.load(Ordering::Relaxed) - self.unsynced.len() as u64;
+        self.length.store(length, Ordering::Relaxed);
+        self.unsynced.append(&mut self.unwritten);
+        std::mem::swap(&mut self.unsynced, &mut self.unwritten);
+        self.bound_unwritten();
         result
     }
 
+    fn bound_unwritten(&mut self) {
+        if self.unwritten.len() > self.unwritten_bytes_max {
+            self.unwritten = registry::newest(&self.unwritten);
+            // With very many files even those are more: then not at every entry.
+            self.unwritten_bytes_max = UNWRITTEN_BYTES.max(2 * self.unwritten.len());
+        }
+    }
+
     fn replace(&mut self, bytes: Vec<u8>) {
-        let replaced = durable::replace(&self.path, &bytes)
-            .and_then(|()| OpenOptions::new().write(true).open(&self.path));
+        // Opened before it gets the name: without a descriptor to be had afterwards, entries would go
+        // into the old file, which nobody would find again.
+        let temporary = self.path.with_extension("tmp");
+        let replaced = File::create(&temporary).and_then(|mut file| {
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, &self.path)?;
+            Ok(file)
+        });
         match replaced {
             Ok(file) => {
                 self.file = file;
                 self.length.store(bytes.len() as u64, Ordering::Relaxed);
                 self.unwritten.clear();
-                self.unsynced_since = None;
+                self.unsynced.clear();
+                self.is_parent_unsynced = true;
+                let _ = self.sync();
             }
             // The old journal still says everything.
             Err(error) => {
@@ -221,6 +268,57 @@ mod tests {
         assert_eq!((contents.begun_ms, contents.torn_bytes), (42, 14));
         drop(journal);
         assert_eq!(std::fs::read(directory.path().join(FILE_NAME)).unwrap(), bytes);
+    }
+
+    fn writer(path: &Path, device: &str) -> Writer {
+        Writer {
+            path: path.into(),
+            file: OpenOptions::new().write(true).open(device).unwrap(),
+            length: Arc::default(),
+            unwritten: Vec::new(),
+            unwritten_bytes_max: UNWRITTEN_BYTES,
+            unsynced: Vec::new(),
+            unsynced_since: None,
+            is_parent_unsynced: false,
+            is_failing: false,
+        }
+    }
+
+    #[test]
+    fn a_full_disk_costs_no_more_memory_than_there_are_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        let mut writer = writer(&path, "/dev/full");
+        let mut last = Vec::new();
+        for at_ms in 0..100_000 {
+            last.clear();
+            registry::write_begun(at_ms, "an agent with a long name", &mut last);
+            writer.unwritten.extend_from_slice(&last);
+            if at_ms % 100 == 0 {
+                assert!(writer.write().is_err());
+            }
+            writer.bound_unwritten();
+            assert!(writer.unwritten.len() <= UNWRITTEN_BYTES);
+        }
+        writer.file = File::create(&path).unwrap();
+        writer.sync().unwrap();
+        assert_eq!(registry::read(&std::fs::read(&path).unwrap()).begun_ms, 99_999);
+    }
+
+    #[test]
+    fn entries_of_a_failed_sync_are_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        // It takes what is written, and cannot be synced.
+        let mut writer = writer(&path, "/dev/null");
+        writer.unwritten = b"first\n".to_vec();
+        writer.write().unwrap();
+        assert!(writer.sync().is_err());
+        writer.unwritten.extend_from_slice(b"second\n");
+        writer.file = File::create(&path).unwrap();
+        writer.sync().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"first\nsecond\n");
+        assert_eq!(writer.length.load(Ordering::Relaxed), 13);
     }
 
     #[test]

@@ -125,6 +125,23 @@ fn write_entry(entry: &Entry, bytes: &mut Vec<u8>) {
     bytes.push(b'\n');
 }
 
+/// Of entries that follow each other, those that count: the newest of each generation.
+pub(crate) fn newest(entries: &[u8]) -> Vec<u8> {
+    let mut kept: HashMap<Option<Generation>, (usize, &[u8])> = HashMap::new();
+    for (at, line) in entries.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let generation = match parse_entry(line.strip_suffix(b"\n").unwrap_or(line)) {
+            Some(Entry::State(state)) => Some(state.generation),
+            Some(Entry::Forget(generation)) => Some(generation),
+            Some(Entry::Begun { .. }) => None,
+            None => continue,
+        };
+        kept.insert(generation, (at, line));
+    }
+    let mut lines: Vec<_> = kept.into_values().collect();
+    lines.sort_unstable();
+    lines.into_iter().flat_map(|(_, line)| line).copied().collect()
+}
+
 /// What a journal holds.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
@@ -219,6 +236,15 @@ mod tests {
         let contents = read(&journal());
         assert_eq!(contents.states.values().collect::<Vec<_>>(), [&state(1, 20)]);
         assert_eq!((contents.begun_ms, contents.torn_bytes), (42, 0));
+    }
+
+    #[test]
+    fn of_many_entries_the_newest_say_the_same() {
+        let bytes = journal();
+        let kept = newest(&bytes);
+        assert_eq!(kept.iter().filter(|byte| **byte == b'\n').count(), 3);
+        let (all, few) = (read(&bytes), read(&kept));
+        assert_eq!((all.states, all.begun_ms, all.agent), (few.states, few.begun_ms, few.agent));
     }
 
     #[test]
