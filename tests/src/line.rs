@@ -153,7 +153,15 @@ impl Index {
         Ok(())
     }
 
+    pub fn delete(&self, path: &str, body: &Value) -> Result<Value> {
+        let request = self.agent.delete(format!("{}{path}", self.url)).force_send_body();
+        let mut answer = request.send_json(body).with_context(|| format!("DELETE {path}"))?;
+        Ok(answer.body_mut().read_json()?)
+    }
+
     /// Each line of every document and how often it is there.
+    ///
+    /// Read at a point in time: without one, a merge between two pages moves documents over their border.
     pub fn lines(&self) -> Result<HashMap<String, u32>> {
         let mut lines = HashMap::new();
         let mut indices: Vec<String> = self
@@ -165,17 +173,24 @@ impl Index {
             .collect();
         indices.sort();
         for index in indices {
+            let opened = self.post(&format!("/{index}/_pit?keep_alive=5m"), &json!({}))?;
+            let mut pit = opened["id"].clone();
+            ensure!(pit.is_string(), "no point in time of {index}: {opened}");
             let mut after = Value::Null;
             loop {
                 let mut body = json!({
+                    "pit": {"id": pit, "keep_alive": "5m"},
                     "size": 5000, "track_total_hits": false, "query": {"match_all": {}},
                     "_source": ["@timestamp", "message", "event.original", "host.hostname", "process.name", "process.pid"],
-                    "sort": [{"@timestamp": "asc"}, {"_doc": "asc"}],
+                    "sort": [{"_shard_doc": "asc"}],
                 });
                 if !after.is_null() {
                     body["search_after"] = after;
                 }
-                let answer = self.post(&format!("/{index}/_search"), &body)?;
+                let answer = self.post("/_search", &body)?;
+                if answer["pit_id"].is_string() {
+                    pit = answer["pit_id"].clone();
+                }
                 let hits = answer["hits"]["hits"]
                     .as_array()
                     .with_context(|| format!("hits of {index}: {answer}"))?;
@@ -188,6 +203,7 @@ impl Index {
                 let Some(last) = hits.last() else { break };
                 after = last["sort"].clone();
             }
+            self.delete("/_pit", &json!({"id": pit}))?;
         }
         Ok(lines)
     }
