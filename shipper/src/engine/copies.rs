@@ -1,5 +1,6 @@
 //! Telling a copy from a new file: by how it begins, confirmed by what stands before the position.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +19,9 @@ use super::{Engine, Now, Sender};
 /// So many equal bytes are no accident.
 pub(super) const SURE_BYTES: u64 = HEAD_BYTES as u64;
 
+/// Bytes of a compressed file and its original that are compared at a time.
+const COMPARED_BYTES: usize = 64 << 10;
+
 /// What a file that was met for the first time is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Resemblance {
@@ -26,6 +30,20 @@ pub(super) enum Resemblance {
     Continues(usize),
     /// It is a copy of this slot's file, which is still there.
     Shadows(usize),
+    /// It may be a copy of a file that is not where it was seen last: a scan has to find that first.
+    Unclear,
+}
+
+/// Whether a file is, as far as it goes, what another holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Prefix {
+    /// `is_whole`: the other holds no more.
+    Yes {
+        is_whole: bool,
+    },
+    No,
+    /// The other file is not under its name.
+    Unknown,
 }
 
 impl<D, S, J> Engine<D, S, J>
@@ -113,37 +131,58 @@ where
             .filter(|other| *other != slot)
             .collect();
         // The longest equal head first; before those, files that are longer than this one is so far.
-        let longer = if first.len() < HEAD_BYTES { self.neighbours(slot) } else { Vec::new() };
+        let longer =
+            if first.len() < HEAD_BYTES { self.neighbours(slot, first) } else { Vec::new() };
         for other in longer.into_iter().chain(candidates.into_iter().rev()) {
             self.check_for_truncation(now, other);
-            let (Some(new), Some(old)) = (&self.sources[slot], &self.sources[other]) else {
-                continue;
-            };
-            let is_related = is_related(&old.path, &new.path);
-            let is_sure = u64::from(old.state.head.bytes) >= SURE_BYTES;
-            if old.state.file.is_none() {
-                if usize::from(old.state.head.bytes) <= first.len()
-                    && (is_related || is_sure)
-                    && self.holds_all_of(slot, other)
-                {
-                    return Resemblance::Continues(other);
-                }
-            } else if is_related && self.is_prefix_of(slot, other) {
-                let size = self.sources[slot].as_ref().map_or(0, |source| source.size);
-                let since =
-                    new.state.file.and_then(|id| Some(self.shadows.get(&(input, id))?.since));
-                let is_old =
-                    since.is_some_and(|since| now.instant.duration_since(since).as_secs() > 60);
-                if size >= SURE_BYTES || !is_old {
-                    return Resemblance::Shadows(other);
-                }
+            if let Some(found) = self.relation(now, slot, other, first) {
+                return found;
             }
         }
         Resemblance::New
     }
 
-    /// Sources with files in the directory of `slot` that begin with more than it holds.
-    fn neighbours(&self, slot: usize) -> Vec<usize> {
+    /// What the file of `slot` is to the generation in `other`; none where it is nothing to it.
+    fn relation(
+        &mut self,
+        now: Now,
+        slot: usize,
+        other: usize,
+        first: &[u8],
+    ) -> Option<Resemblance> {
+        let (new, old) = (self.sources[slot].as_ref()?, self.sources[other].as_ref()?);
+        // Equal bytes alone make no copy: two programs may begin and end alike.
+        if !is_related(&old.path, &new.path) {
+            return None;
+        }
+        if old.state.file.is_some() {
+            // Its name may lead elsewhere before its turn comes.
+            self.hold(now, other);
+            match self.is_prefix_of(slot, other) {
+                Prefix::Unknown => return Some(Resemblance::Unclear),
+                Prefix::Yes { is_whole } => {
+                    let new = self.sources[slot].as_ref()?;
+                    let shadow = self.shadows.get(&(new.input, new.state.file?));
+                    let is_old = shadow.is_some_and(|shadow| {
+                        now.instant.duration_since(shadow.since).as_secs() > 60
+                    });
+                    let is_sure = is_whole || first.len() as u64 >= SURE_BYTES;
+                    return (is_sure || !is_old).then_some(Resemblance::Shadows(other));
+                }
+                // Unless it was truncated between two of these looks.
+                Prefix::No => self.check_for_truncation(now, other),
+            }
+        }
+        let old = self.sources[other].as_ref()?;
+        let continues = old.state.file.is_none()
+            && usize::from(old.state.head.bytes) <= first.len()
+            && self.holds_all_of(slot, other);
+        continues.then_some(Resemblance::Continues(other))
+    }
+
+    /// Sources with files in the directory of `slot` that hold more than `first`, which is all that it
+    /// holds, and may begin with it.
+    fn neighbours(&self, slot: usize, first: &[u8]) -> Vec<usize> {
         let Some(source) = &self.sources[slot] else { return Vec::new() };
         let slots = source.path.parent().and_then(|directory| self.by_directory.get(directory));
         let is_longer = |other: &usize| {
@@ -151,7 +190,7 @@ where
                 other.input == source.input
                     && other.state.file.is_some()
                     && other.state.head.bytes > 0
-                    && other.size > source.size
+                    && other.size > first.len() as u64
             })
         };
         slots
@@ -197,8 +236,12 @@ where
             return;
         }
         if source.harvester.is_none() {
-            let size = self.disk.stat_open(&file).map_or(0, |stat| stat.size);
-            if source.is_resolved && size < source.position() {
+            let is_intact = || {
+                let stat = self.disk.stat_open(&file);
+                stat.is_ok_and(|stat| stat.size >= source.position())
+                    && self.holds_generation(&file, false, source)
+            };
+            if source.is_resolved && !is_intact() {
                 self.on_replaced(now, slot);
             }
             return;
@@ -240,7 +283,7 @@ where
         };
         let mut bytes = vec![0; length];
         let mut head = vec![0; usize::from(old.state.head.bytes)];
-        let read = || -> std::io::Result<bool> {
+        let read = || -> io::Result<bool> {
             if !is_compressed {
                 return Ok(self.disk.read_at(file, 0, &mut head)? == head.len()
                     && self.disk.read_at(file, start, &mut bytes)? == length);
@@ -268,35 +311,62 @@ where
     }
 
     /// Whether the file of `slot` is, as far as it goes, what the living file of `other` holds.
-    fn is_prefix_of(&self, slot: usize, other: usize) -> bool {
+    fn is_prefix_of(&self, slot: usize, other: usize) -> Prefix {
         let (Some(new), Some(old)) = (&self.sources[slot], &self.sources[other]) else {
-            return false;
+            return Prefix::No;
         };
-        let (Some(file), false) = (&new.file, old.state.compressed) else { return false };
-        let Ok(original) = old
-            .file
-            .as_ref()
-            .map_or_else(|| self.disk.open(&old.path).map(Arc::new), |file| Ok(file.clone()))
-        else {
-            return false;
+        let (Some(file), false) = (&new.file, old.state.compressed) else { return Prefix::No };
+        let original = match &old.file {
+            Some(file) => file.clone(),
+            None => match self.disk.open(&old.path) {
+                Ok(file) => Arc::new(file),
+                // Renamed or deleted since the last scan.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Prefix::Unknown,
+                // What the registry knows of it has to do.
+                Err(_) if self.holds_generation(file, new.state.compressed, old) => {
+                    return Prefix::Yes { is_whole: false };
+                }
+                Err(_) => return Prefix::No,
+            },
         };
-        if self.disk.stat_open(&original).map(|stat| Some(stat.id)).ok() != Some(old.state.file) {
-            return false;
-        }
+        let whole = match self.disk.stat_open(&original) {
+            Ok(stat) if Some(stat.id) == old.state.file => stat.size,
+            _ => return Prefix::Unknown,
+        };
         if new.state.compressed {
-            // Its head is the same, and the original is still there: wait for that one to go.
-            return true;
+            return self.is_stream_of(file, &original, whole);
         }
         let size = self.disk.stat_open(file).map_or(0, |stat| stat.size);
         // The end, the middle and the beginning; a copy has them all.
         let span = 4096;
-        [0, size / 2, size.saturating_sub(span)].into_iter().all(|at| {
+        let is_equal = [0, size / 2, size.saturating_sub(span)].into_iter().all(|at| {
             let length = span.min(size - at) as usize;
             let (mut mine, mut theirs) = (vec![0; length], vec![0; length]);
             self.disk.read_at(file, at, &mut mine).is_ok_and(|n| n == length)
                 && self.disk.read_at(&original, at, &mut theirs).is_ok_and(|n| n == length)
                 && mine == theirs
-        })
+        });
+        if is_equal { Prefix::Yes { is_whole: size == whole } } else { Prefix::No }
+    }
+
+    /// Whether what is compressed in `file` is, as far as it goes, what `original` of `size` bytes holds.
+    fn is_stream_of(&self, file: &Arc<D::File>, original: &D::File, size: u64) -> Prefix {
+        let Ok(Some(mut stream)) = Stream::open(&self.disk, file.clone()) else {
+            return Prefix::No;
+        };
+        let (mut mine, mut theirs) = (vec![0; COMPARED_BYTES], vec![0; COMPARED_BYTES]);
+        loop {
+            let at = stream.position();
+            // Of a damaged one, what comes before the damage counts.
+            let length = stream.read(&mut mine).unwrap_or(0);
+            if length == 0 {
+                return if at > 0 { Prefix::Yes { is_whole: at == size } } else { Prefix::No };
+            }
+            let read = self.disk.read_at(original, at, &mut theirs[..length]);
+            if !read.is_ok_and(|read| read == length) || mine[..length] != theirs[..length] {
+                return Prefix::No;
+            }
+        }
     }
 
     /// The file of `slot`, a source without a record of its own, goes on with the generation of `other`.
@@ -381,6 +451,9 @@ where
         let file = source.file.clone();
         let is_detached = source.is_detached;
         self.unbind(now, slot, false);
+        // Before the next generation is made known: of two that claim one file a restart could not
+        // tell which one it holds.
+        self.enrol(slot);
         let new = self.insert_new(input, id, &path, now);
         if let (Some(source), Some(file)) = (&mut self.sources[new], file) {
             if let Ok(stat) = self.disk.stat_open(&file) {
@@ -415,6 +488,7 @@ where
         let (input, original) = (source.input, source.path.clone());
         let Some(directory) = original.parent() else { return };
         let Ok(entries) = self.disk.list(directory) else { return };
+        let mut found = None;
         for (name, kind) in entries {
             let path = directory.join(&name);
             if kind != Kind::File || !is_related(&original, &path) {
@@ -433,25 +507,42 @@ where
                 && self.holds_generation(&file, is_compressed, source)
                 && !self.is_rather_anothers(slot, &file, is_compressed)
             {
-                // A source that was made for it and never resolved gives way.
-                if let Some(other) = self.by_id.get(&(input, stat.id)).copied() {
-                    self.remove(other);
+                // Where little was read, others begin so too: the one that ends there is its copy.
+                let is_sure = u64::from(source.state.head.bytes) >= SURE_BYTES
+                    || self.ends_at(&file, is_compressed, source.position());
+                if is_sure || found.is_none() {
+                    found = Some((stat, path, file, is_compressed));
                 }
-                self.bind(
-                    now,
-                    slot,
-                    stat.id,
-                    &path,
-                    file,
-                    is_compressed,
-                    (stat.size, stat.modified_ns),
-                );
-                return;
+                if is_sure {
+                    break;
+                }
+                continue;
             }
             if let Some(source) = &mut self.sources[slot] {
                 source.rejected.insert((stat.id, stat.size));
             }
         }
+        let Some((stat, path, file, is_compressed)) = found else { return };
+        // A source that was made for it and never resolved gives way.
+        if let Some(other) = self.by_id.get(&(input, stat.id)).copied() {
+            self.remove(other);
+        }
+        let size_and_time = (stat.size, stat.modified_ns);
+        self.bind(now, slot, stat.id, &path, file, is_compressed, size_and_time);
+    }
+
+    /// Whether what `file` holds ends at `position`.
+    fn ends_at(&self, file: &Arc<D::File>, is_compressed: bool, position: u64) -> bool {
+        if !is_compressed {
+            return self.disk.stat_open(file).is_ok_and(|stat| stat.size == position);
+        }
+        let ends = || -> io::Result<bool> {
+            let Some(mut stream) = Stream::open(&self.disk, file.clone())? else {
+                return Ok(false);
+            };
+            Ok(stream.skip_to(position)? && stream.read(&mut [0])? == 0)
+        };
+        ends().unwrap_or(false)
     }
 
     /// Whether another generation has more in common with `file` than the one in `slot`.

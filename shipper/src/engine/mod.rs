@@ -26,7 +26,7 @@ use crate::harvester::{LineSettings, Outputs};
 use crate::identity::FileId;
 use crate::metrics;
 use crate::partitions::PartitionTable;
-use crate::registry::{self, Contents, Journal};
+use crate::registry::{self, Contents, FileState, Journal};
 use source::{Ignored, Shadow, Source};
 
 /// Bytes read from a file at a time: small enough to stay in the cache while its lines are written out.
@@ -190,6 +190,8 @@ pub(crate) struct Engine<D: Disk, S, J> {
     acks: Vec<Ack>,
     random: fn() -> u64,
     directories: BTreeSet<PathBuf>,
+    /// Entries of inputs that are not configured now. They stand in the journal and stay there.
+    kept: Vec<FileState>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -309,6 +311,7 @@ where
             acks: Vec::new(),
             random,
             directories: BTreeSet::new(),
+            kept: Vec::new(),
         };
         let mut states: Vec<_> = contents.states.into_values().collect();
         // The order of a hash map would make two runs of one simulation differ.
@@ -542,7 +545,8 @@ where
 
     fn compact_if_worthwhile(&mut self) {
         // An entry has some 400 bytes.
-        let live = 1000 * self.sources.iter().flatten().count() as u64;
+        let entries = self.sources.iter().flatten().count() + self.kept.len();
+        let live = 1000 * entries as u64;
         if self.journal.len() < COMPACT_BYTES.max(4 * live) {
             return;
         }
@@ -553,6 +557,9 @@ where
         registry::write_begun(self.begun_ms, &agent.unwrap_or_default(), &mut bytes);
         for source in self.sources.iter().flatten().filter(|source| source.is_resolved) {
             registry::write_state(&source.state, &mut bytes);
+        }
+        for state in &self.kept {
+            registry::write_state(state, &mut bytes);
         }
         let (before, after) = (self.journal.len(), bytes.len());
         self.journal.replace(&bytes);

@@ -171,6 +171,13 @@ where
                 self.shadow(now, slot, other);
                 false
             }
+            Resemblance::Unclear => {
+                self.wants_rescan = true;
+                if let Some(source) = &mut self.sources[slot] {
+                    source.retry_at = Some(now.instant + RETRY_INTERVAL);
+                }
+                false
+            }
         }
     }
 
@@ -307,6 +314,10 @@ where
         };
         let position = harvester.position();
         let overlap = source.tail.len();
+        let end = match self.disk.stat_open(&file) {
+            Ok(stat) => stat.size,
+            Err(error) => return self.on_read_error(now, slot, &error),
+        };
         let mut buffer = std::mem::take(&mut self.buffer);
         let read = self.disk.read_at(
             &file,
@@ -324,6 +335,9 @@ where
             Ok(length) => self.on_bytes(now, slot, &file, &buffer[overlap..length]),
         };
         self.buffer = buffer;
+        if let Some(source) = &mut self.sources[slot] {
+            source.looked_up_to = end;
+        }
         step
     }
 
@@ -494,8 +508,13 @@ where
         });
         let known = source.state.cuts.len();
         source.state.cuts.extend(cuts);
-        let has_new_cuts = source.state.cuts.len() > known;
-        if source.durable_with <= self.synced && !has_new_cuts {
+        if source.state.cuts.len() > known {
+            // Should the sync fail, they are kept, and the next attempt must not take them for durable.
+            source.durable_with = u64::MAX;
+            source.state.cuts.sort_unstable();
+            source.state.cuts.dedup();
+        }
+        if source.durable_with <= self.synced {
             return Ok(());
         }
         self.enrol(slot);

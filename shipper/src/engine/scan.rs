@@ -30,6 +30,10 @@ where
     /// Takes over a generation that the registry knows.
     pub(super) fn adopt(&mut self, input: usize, state: FileState, now: Now) {
         let file = state.file;
+        // Of two that claim one file, the file holds the one that was begun later.
+        if let Some(older) = file.and_then(|id| self.by_id.get(&(input, id)).copied()) {
+            self.unbind(now, older, false);
+        }
         let slot = self.insert(input, state, now.instant);
         let source = self.sources[slot].as_mut().expect("it was just put there");
         source.is_resolved = true;
@@ -49,9 +53,7 @@ where
             input = state.input,
             "the registry knows a file of no configured input"
         );
-        let mut bytes = Vec::new();
-        registry::write_state(&state, &mut bytes);
-        self.append(&bytes);
+        self.kept.push(state);
     }
 
     /// Puts a source into a free slot.
@@ -501,6 +503,24 @@ where
         }
     }
 
+    /// Whether nothing of a file is left to be read. One that grew unnoticed is read first: its event
+    /// may be late, and a deleted file has none.
+    fn is_drained(&mut self, slot: usize) -> bool {
+        let Some(source) = &self.sources[slot] else { return false };
+        if !source.is_at_end || source.is_active || source.retry_at.is_some() {
+            return false;
+        }
+        let Some(file) = source.file.as_ref().filter(|_| !source.state.compressed) else {
+            return true;
+        };
+        // Truncated is not drained either.
+        if self.disk.stat_open(file).is_ok_and(|stat| stat.size == source.looked_up_to) {
+            return true;
+        }
+        self.activate(slot);
+        false
+    }
+
     /// What time brings for one source.
     pub(super) fn tick_source(&mut self, now: Now, slot: usize) {
         let Some(source) = &mut self.sources[slot] else { return };
@@ -508,12 +528,11 @@ where
             source.retry_at = None;
             self.activate(slot);
         }
-        let Some(source) = &mut self.sources[slot] else { return };
-        if source
-            .harvester
-            .as_ref()
-            .and_then(Harvester::deadline)
-            .is_some_and(|at| at <= now.instant)
+        let Some(source) = &self.sources[slot] else { return };
+        let deadline = source.harvester.as_ref().and_then(Harvester::deadline);
+        // Time ends an event only where no more lines wait to be read.
+        if deadline.is_some_and(|at| at <= now.instant)
+            && (source.state.file.is_none() || self.is_drained(slot))
         {
             self.step(now, slot, Input::Tick);
         }
@@ -527,17 +546,20 @@ where
         if source.file.is_none() {
             return;
         }
-        let config = &self.inputs[source.input].config.close;
+        let input = source.input;
+        let config = &self.inputs[input].config.close;
         let quiet = now.instant.duration_since(source.last_growth);
         let patience = match source.is_deleted {
             true if config.removed => Duration::ZERO,
             _ => self.limits.partial_timeout,
         };
-        let is_drained = source.is_at_end && source.retry_at.is_none();
         let is_open_ended =
             source.harvester.as_ref().is_some_and(|h| h.open_start() < h.position());
         // A file that nobody renamed may be in the middle of a line for as long as it counts as active.
         let patience_with_line = if source.is_renamed { patience } else { config.inactive };
+        let is_drained = self.is_drained(slot);
+        let config = &self.inputs[input].config.close;
+        let Some(source) = &mut self.sources[slot] else { return };
         if is_drained && is_open_ended && quiet >= patience_with_line {
             self.step(now, slot, Input::Finish);
             return;

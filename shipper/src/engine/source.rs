@@ -42,6 +42,8 @@ pub(super) struct Source<F> {
     pub(super) is_active: bool,
     /// The last look at its file brought nothing.
     pub(super) is_at_end: bool,
+    /// Size of its file just before that look.
+    pub(super) looked_up_to: u64,
     /// Something happened to its file since it was looked at.
     pub(super) has_changed: bool,
     pub(super) is_dirty: bool,
@@ -109,6 +111,7 @@ impl<F> Source<F> {
             last_growth: now,
             is_active: false,
             is_at_end: false,
+            looked_up_to: 0,
             has_changed: true,
             is_dirty: false,
             is_renamed: false,
