@@ -5,7 +5,7 @@
 //! refused is reported, to be read again.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -23,9 +23,12 @@ use rdkafka::types::RDKafkaErrorCode;
 use tracing::{debug, info, warn};
 
 use crate::config::OutputConfig;
-use crate::engine::{Ack, Record, Sender, Ticket};
+use crate::engine::{Ack, Record, Refusal, Sender, Ticket};
 use crate::metrics;
 
+const BATCH_BYTES: usize = 1_000_000;
+/// A topic that takes less than this takes single events only.
+const BATCH_BYTES_MIN: usize = 4096;
 const POLL: Duration = Duration::from_millis(100);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the number of partitions is asked for.
@@ -44,6 +47,9 @@ struct Shared {
     is_reader_waiting: AtomicBool,
     /// The broker refused for good; a new producer is needed.
     is_fatal: AtomicBool,
+    /// What a batch may hold, and that the broker refused one.
+    batch_bytes: AtomicUsize,
+    is_batch_too_large: AtomicBool,
     stop: AtomicBool,
     last_error: Mutex<Option<(Instant, String)>>,
 }
@@ -83,7 +89,21 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
         let (message, result) = match result {
             Ok(message) => (message, Ok(())),
-            Err((error, message)) => (message, Err(error.to_string())),
+            Err((error, message)) => {
+                let is_too_large =
+                    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
+                let batch = self.0.batch_bytes.load(Ordering::SeqCst);
+                let refusal = match error.to_string() {
+                    // One of many in a batch: the batch was too large, it was not.
+                    text if is_too_large && message.payload_len() < batch / 2 => {
+                        self.0.is_batch_too_large.store(true, Ordering::SeqCst);
+                        Refusal::Other(text)
+                    }
+                    text if is_too_large => Refusal::TooLarge(text),
+                    text => Refusal::Other(text),
+                };
+                (message, Err(refusal))
+            }
         };
         let ack = Ack {
             ticket: Ticket(ticket),
@@ -134,6 +154,8 @@ impl KafkaSender {
             reader,
             is_reader_waiting: AtomicBool::new(false),
             is_fatal: AtomicBool::new(false),
+            batch_bytes: AtomicUsize::new(BATCH_BYTES),
+            is_batch_too_large: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             last_error: Mutex::default(),
         });
@@ -187,15 +209,32 @@ impl KafkaSender {
 
     /// A producer that failed for good is replaced; everything in flight comes back as refused.
     fn replace_if_fatal(&mut self) {
-        if !self.shared.is_fatal.swap(false, Ordering::SeqCst) {
+        let is_fatal = self.shared.is_fatal.swap(false, Ordering::SeqCst);
+        let batch_bytes = self.shared.batch_bytes.load(Ordering::SeqCst);
+        let is_too_large =
+            self.shared.is_batch_too_large.load(Ordering::SeqCst) && batch_bytes > BATCH_BYTES_MIN;
+        if !is_fatal && !is_too_large {
             return;
         }
         let old = self.producer.get();
-        let reason = old.client().fatal_error().map(|(_, reason)| reason).unwrap_or_default();
-        warn!(reason, "the producer failed for good; a new one sends what was not acknowledged");
+        if is_fatal {
+            let reason = old.client().fatal_error().map(|(_, reason)| reason).unwrap_or_default();
+            warn!(
+                reason,
+                "the producer failed for good; a new one sends what was not acknowledged"
+            );
+        }
         old.purge(PurgeConfig::default().queue().inflight());
         while old.in_flight_count() > 0 {
             old.poll(Duration::from_millis(10));
+        }
+        if is_too_large {
+            let batch_bytes = (batch_bytes / 2).max(BATCH_BYTES_MIN);
+            warn!(batch_bytes, "the broker refused a batch for its size; smaller ones follow");
+            self.config.set("batch.size", batch_bytes.to_string());
+            self.shared.batch_bytes.store(batch_bytes, Ordering::SeqCst);
+            // All answers about the larger ones are in by now.
+            self.shared.is_batch_too_large.store(false, Ordering::SeqCst);
         }
         match BaseProducer::from_config_and_context(&self.config, Context(self.shared.clone())) {
             Ok(new) => {
@@ -345,7 +384,7 @@ fn client_config(output: &OutputConfig) -> ClientConfig {
         .set("socket.nagle.disable", "true")
         .set("compression.type", output.compression.name())
         .set("linger.ms", (output.linger.as_secs_f64() * 1000.0).to_string())
-        .set("batch.size", "1000000")
+        .set("batch.size", BATCH_BYTES.to_string())
         .set("batch.num.messages", "10000")
         .set("message.max.bytes", (output.max_message_bytes + 4096).to_string())
         .set("reconnect.backoff.ms", milliseconds(output.backoff_init))
@@ -370,4 +409,19 @@ fn client_config(output: &OutputConfig) -> ClientConfig {
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     std::thread::Builder::new().name(name.into()).spawn(work).expect("a thread can be started")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_acknowledged_by_fewer_than_all_nor_sent_twice() {
+        let config = client_config(&OutputConfig::default());
+        let get = |key| config.get(key);
+        assert_eq!(get("enable.idempotence"), Some("true"));
+        assert_eq!(get("acks"), Some("all"));
+        assert_eq!(get("message.timeout.ms"), Some("0"));
+        assert_eq!(get("compression.type"), Some("zstd"));
+    }
 }

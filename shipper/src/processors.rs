@@ -69,6 +69,23 @@ impl Processor {
         let empty = Value::Object(Map::new());
         let value = item.get(name).unwrap_or(&empty);
         let section = Section { document: item.document, path: item.at(name), value };
+        let (known, ignored): (&[&str], &[&str]) = match name.as_str() {
+            "add_fields" => (&["target", "fields", "when"], &[]),
+            "add_labels" => (&["labels", "when"], &[]),
+            "add_tags" => (&["target", "tags", "when"], &[]),
+            // A field that is not there is no mistake here.
+            "drop_fields" => (&["fields", "when"], &["ignore_missing"]),
+            "rename" => (&["fields", "when"], &["ignore_missing", "fail_on_error"]),
+            _ => (&["when"], &[]),
+        };
+        if NAMES.contains(&name.as_str()) {
+            section.allow(known, ignored, warnings, mistakes);
+        }
+        if name == "rename" {
+            for pair in section.items("fields") {
+                pair.allow(&["from", "to"], &[], warnings, mistakes);
+            }
+        }
         let pairs = |key: &str| -> Vec<(String, String)> {
             section
                 .items(key)

@@ -23,6 +23,9 @@ pub(crate) struct FileState {
     pub input: String,
     /// The file that holds it; none once it was truncated or deleted.
     pub file: Option<FileId>,
+    /// The file it was in when that was found to be gone: it may come back, with its mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was_in: Option<FileId>,
     /// Where that file was seen last.
     pub path: String,
     pub head: Head,
@@ -33,12 +36,22 @@ pub(crate) struct FileState {
     /// Ends that time decided, beyond `position`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cuts: Vec<u64>,
+    /// From where on its events carry a time of which day, ascending. An event that is read again
+    /// keeps its day, and so meets itself in the index of that day.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub days: Vec<Day>,
+    /// After a clean stop: no event that begins here or beyond was sent yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_to: Option<u64>,
     /// The partition its events go to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition: Option<i32>,
     /// Whether `file` holds it compressed; positions count the bytes within.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub compressed: bool,
+    /// Where the contents of a compressed file end, once all of it was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_end: Option<u64>,
     /// Of `file` when this was written, in nanoseconds since 1970.
     #[serde(default)]
     pub modified_ns: u64,
@@ -48,6 +61,27 @@ pub(crate) struct FileState {
     /// Not to be read on: a binary file, or the rest of it was given up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_finished: bool,
+}
+
+/// Where a day begins in a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Day {
+    pub from: u64,
+    /// Days since 1970, in UTC, by which indices are named.
+    pub day: u64,
+}
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+impl Day {
+    pub(crate) fn of(unix_ms: u64) -> u64 {
+        unix_ms / DAY_MS
+    }
+
+    /// The last moment of a day.
+    pub(crate) fn end_ms(day: u64) -> u64 {
+        (day + 1) * DAY_MS - 1
+    }
 }
 
 fn is_zero(value: &u64) -> bool {
@@ -207,13 +241,17 @@ mod tests {
             generation: Generation::new(1, number),
             input: "web".into(),
             file: Some(FileId { device: 1, inode: number, birth_ns: 2 }),
+            was_in: None,
             path: "/var/log/\u{e9}.log".into(),
             head: Head::of(b"start"),
             guard: Some(Guard::of(b"guard", 5)),
             position,
             cuts: vec![7],
+            days: vec![Day { from: 0, day: 1 }],
+            sent_to: None,
             partition: Some(2),
             compressed: false,
+            stream_end: None,
             modified_ns: 3,
             gone_ms: 0,
             is_finished: false,

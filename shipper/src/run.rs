@@ -169,6 +169,7 @@ impl Reader {
         );
         info!(inputs = self.config.inputs.len(), registry = %self.data.path().display(), "shipper started");
         let mut status_due = Instant::now();
+        let mut scans = 0;
         while !self.shared.stop.load(Ordering::SeqCst) {
             let changes = self.watcher.take();
             for path in &changes.paths {
@@ -178,8 +179,11 @@ impl Reader {
                 engine.rescan();
             }
             let next = engine.turn(now());
-            if self.watcher.watch(engine.directories()) {
-                engine.rescan();
+            if engine.scans() != scans {
+                scans = engine.scans();
+                if self.watcher.watch(&engine.directories()) {
+                    engine.rescan();
+                }
             }
             if Instant::now() >= status_due {
                 self.publish(&engine);

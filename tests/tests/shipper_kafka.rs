@@ -86,6 +86,34 @@ impl Bench {
         }
     }
 
+    /// That Kafka holds the records of `topic` as zstd batches of an idempotent producer.
+    fn check_batches(&self, topic: &str) -> Result<()> {
+        let logs = (0..3).flat_map(|partition| {
+            let name = format!("{topic}-{partition}/00000000000000000000.log");
+            files_below(&self.dir.path().join("kafka"))
+                .into_iter()
+                .filter(move |path| path.ends_with(&name))
+        });
+        let mut batches = 0;
+        for log in logs {
+            let bytes = fs::read(&log)?;
+            let mut rest = &bytes[..];
+            // Base offset, length, leader epoch, magic, CRC, attributes, …, producer id.
+            while rest.len() >= 61 {
+                let length = u32::from_be_bytes(rest[8..12].try_into()?) as usize + 12;
+                if rest[16] != 2 || length > rest.len() {
+                    break;
+                }
+                ensure!(rest[22] & 7 == 4, "{}: not zstd", log.display());
+                ensure!(rest[43..51] != [0xff; 8], "{}: not idempotent", log.display());
+                batches += 1;
+                rest = &rest[length..];
+            }
+        }
+        ensure!(batches > 0, "no batch of {topic} was found");
+        Ok(())
+    }
+
     fn scenario(&self, name: &'static str) -> Scenario {
         let dir = self.dir.path().join(name);
         fs::create_dir_all(dir.join("log")).expect("create a directory");
@@ -278,6 +306,16 @@ impl Scenario {
     }
 }
 
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .flat_map(|entry| match entry.path() {
+            path if path.is_dir() => files_below(&path),
+            path => vec![path],
+        })
+        .collect()
+}
+
 async fn pause(milliseconds: u64) {
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
 }
@@ -313,6 +351,7 @@ async fn every_line_reaches_kafka_whatever_happens() -> Result<()> {
     elkfk_base::telemetry::init("warn");
     let mut bench = Bench::start()?;
     renamed_five_times(bench.scenario("rename")).await?;
+    bench.check_batches("rename")?;
     rotated_fast(bench.scenario("fast")).await?;
     copied_and_truncated(bench.scenario("copytruncate"), "app.log").await?;
     copied_and_truncated(bench.scenario("copytruncate-glob"), "app.log*").await?;

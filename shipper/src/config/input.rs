@@ -23,7 +23,8 @@ const DEFAULT_MAX_BYTES: u64 = 10 << 20;
 /// Files to read and how.
 #[derive(Debug, Clone)]
 pub struct InputConfig {
-    /// Names the input in the registry: another id reads the same files again.
+    /// Names the input in the registry: another id reads the same files again. Where the file gives
+    /// none, it is made of the kind and the paths.
     pub id: String,
     /// `input.type` of every event: `filestream`, `log` or `container`.
     pub kind: String,
@@ -103,9 +104,18 @@ impl Default for InputConfig {
 }
 
 impl InputConfig {
+    /// Whether `id` is one that a file did not give. Earlier versions counted such inputs.
+    pub(crate) fn is_derived(id: &str) -> bool {
+        ["log", "filestream", "container"].iter().any(|kind| {
+            let rest = id.strip_prefix(kind).unwrap_or_default();
+            let number = rest.strip_prefix('-').unwrap_or_default();
+            rest.starts_with(':')
+                || !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
+        })
+    }
+
     pub(super) fn read(
         section: &Section<'_>,
-        at: usize,
         top: &Section<'_>,
         warnings: &mut Vec<String>,
         mistakes: &mut Mistakes,
@@ -116,8 +126,8 @@ impl InputConfig {
             let text = format!("input type \"{kind}\" is not supported; use filestream");
             section.complain("type", text, mistakes);
         }
-        input.id = section.text("id", mistakes).unwrap_or_else(|| format!("{kind}-{at}"));
         input.paths = section.texts("paths", mistakes).unwrap_or_default();
+        input.id = section.text("id", mistakes).unwrap_or_else(|| derived_id(&kind, &input.paths));
         if input.paths.is_empty() {
             section.complain(
                 "paths",
@@ -201,6 +211,13 @@ impl InputConfig {
     }
 }
 
+/// What names an input that the file does not name: not its place, which changes with the others'.
+fn derived_id(kind: &str, paths: &[String]) -> String {
+    let mut paths = paths.to_vec();
+    paths.sort();
+    format!("{kind}:{}", paths.join(","))
+}
+
 fn read_lines(
     section: &Section<'_>,
     kind: &str,
@@ -260,6 +277,27 @@ fn read_lines(
     lines
 }
 
+const MULTILINE_KEYS: [&str; 9] = [
+    "type",
+    "pattern",
+    "negate",
+    "match",
+    "flush_pattern",
+    "max_lines",
+    "timeout",
+    "count_lines",
+    "skip_newline",
+];
+const NDJSON_KEYS: [&str; 7] = [
+    "target",
+    "message_key",
+    "overwrite_keys",
+    "expand_keys",
+    "add_error_key",
+    "ignore_decoding_error",
+    "document_id",
+];
+
 fn read_parsers(
     section: &Section<'_>,
     parsers: &mut Parsers,
@@ -273,6 +311,16 @@ fn read_parsers(
             item.complain("", "a parser is written as - name: {settings}", mistakes);
             continue;
         };
+        if let Some(settings) = item.child(name) {
+            let (known, ignored): (&[&str], &[&str]) = match name.as_str() {
+                "container" => (&["stream"], &["format"]),
+                "multiline" => (&MULTILINE_KEYS, &[]),
+                _ => (&NDJSON_KEYS, &[]),
+            };
+            if matches!(name.as_str(), "container" | "multiline" | "ndjson") {
+                settings.allow(known, ignored, warnings, mistakes);
+            }
+        }
         let prefix = format!("{name}.");
         let rank = match name.as_str() {
             "container" => {

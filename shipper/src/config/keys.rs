@@ -17,6 +17,7 @@ pub(super) type Key = (&'static str, Treatment);
 
 const NO_QUEUE: &str = "the log file itself is the queue";
 const NO_TLS: &str = "TLS is not built in";
+const ALL_PARTITIONS: &str = "an event waits for its partition";
 const NOT_ELASTIC: &str = "the output is Kafka";
 
 pub(super) const TOP: &[Key] = &[
@@ -136,7 +137,7 @@ pub(super) const INPUT: &[Key] = &[
     ("close_eof", H),
     ("close_timeout", R("it would leave the end of a file unread")),
     ("clean_inactive", I("an entry dies with its file")),
-    ("clean_removed", I("an entry dies with its file, a day later")),
+    ("clean_removed", I("an entry dies with its file, two days later")),
     ("clean_on_state_change.*", I("an entry dies with its file")),
     ("backoff", I("inotify wakes the reader")),
     ("backoff.*", I("inotify wakes the reader")),
@@ -155,9 +156,9 @@ pub(super) const INPUT: &[Key] = &[
     ("pipeline", I("the sink parses")),
     ("publisher_pipeline.disable_host", H),
     ("container.stream", H),
-    ("container.format", H),
+    ("container.format", I("each line shows its format")),
     ("stream", H),
-    ("format", H),
+    ("format", I("each line shows its format")),
     ("combine_partial", I("partial lines are always joined")),
     ("allow_deprecated_use", I("type log is read as filestream")),
 ];
@@ -172,11 +173,15 @@ pub(super) const KAFKA: &[Key] = &[
     ("username", H),
     ("password", H),
     ("sasl.mechanism", H),
-    ("partition.random.*", H),
+    ("partition.random.group_events", H),
+    ("partition.random.reachable_only", I(ALL_PARTITIONS)),
     ("partition.random", H),
-    ("partition.round_robin.*", H),
+    ("partition.round_robin.group_events", H),
+    ("partition.round_robin.reachable_only", I(ALL_PARTITIONS)),
     ("partition.round_robin", H),
-    ("partition.hash.*", H),
+    ("partition.hash.hash", H),
+    ("partition.hash.random", I("an event without the fields goes where its file's events go")),
+    ("partition.hash.reachable_only", I(ALL_PARTITIONS)),
     ("partition.hash", H),
     ("headers", H),
     ("client_id", H),

@@ -27,7 +27,8 @@ pub(crate) const DEFAULT_IN_FLIGHT_BYTES: u64 = 32 << 20;
 pub(crate) const DEFAULT_PARTIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an event waits for others to share its request.
 pub(crate) const DEFAULT_LINGER: Duration = Duration::from_millis(1);
-pub(crate) const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stop waits for acknowledgements: with all that follows it, the user waits less than 5 s.
+pub(crate) const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the shipper reads and where it sends it.
 #[derive(Debug, Clone)]
@@ -138,9 +139,15 @@ impl Config {
         if let Some(files) = top.number("elkfk.open_files", &mut mistakes) {
             config.open_files = files as usize;
         }
-        for (at, section) in inputs.iter().enumerate() {
+        for section in &inputs {
             if section.bool("enabled", &mut mistakes) != Some(false) {
-                let input = InputConfig::read(section, at, &top, &mut warnings, &mut mistakes);
+                let mut input = InputConfig::read(section, &top, &mut warnings, &mut mistakes);
+                let is_same = |other: &&InputConfig| other.paths == input.paths;
+                if section.get("id").is_none()
+                    && let twins @ 1.. = config.inputs.iter().filter(is_same).count()
+                {
+                    input.id.push_str(&format!("#{twins}"));
+                }
                 if config.inputs.iter().any(|other| other.id == input.id) {
                     let text =
                         format!("input id \"{}\" is used twice; give each its own", input.id);
@@ -154,7 +161,9 @@ impl Config {
             mistakes.push(document.mistake("filebeat.inputs", text));
         }
         match &kafka {
-            Some(section) => config.output = OutputConfig::read(section, &mut mistakes),
+            Some(section) => {
+                config.output = OutputConfig::read(section, &mut warnings, &mut mistakes)
+            }
             None => mistakes.push(document.mistake(
                 "output",
                 "no output.kafka; give it hosts: [\"127.0.0.1:9092\"] and a topic",

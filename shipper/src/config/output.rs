@@ -102,7 +102,11 @@ impl Default for OutputConfig {
 }
 
 impl OutputConfig {
-    pub(super) fn read(section: &Section<'_>, mistakes: &mut Mistakes) -> Self {
+    pub(super) fn read(
+        section: &Section<'_>,
+        warnings: &mut Vec<String>,
+        mistakes: &mut Mistakes,
+    ) -> Self {
         let mut output = Self::default();
         if section.bool("enabled", mistakes) == Some(false) {
             section.complain(
@@ -151,6 +155,7 @@ impl OutputConfig {
         }
         set(&mut output.client_id, section.text("client_id", mistakes));
         for header in section.items("headers") {
+            header.allow(&["key", "value"], &[], warnings, mistakes);
             let key = header.text("key", mistakes).unwrap_or_default();
             let value = header.text("value", mistakes).unwrap_or_default();
             output.headers.push((key, value.into_bytes()));

@@ -125,6 +125,32 @@ impl<'a> Section<'a> {
             .unwrap_or_default()
     }
 
+    /// Holds the keys of a parser, a processor or the like against those it has; `ignored` ones have no
+    /// effect and become warnings.
+    pub(crate) fn allow(
+        &self,
+        known: &[&str],
+        ignored: &[&str],
+        warnings: &mut Vec<String>,
+        mistakes: &mut Mistakes,
+    ) {
+        let Some(map) = self.value.as_object() else {
+            if !self.value.is_null() {
+                self.complain("", "holds keys, not a value", mistakes);
+            }
+            return;
+        };
+        for key in map.keys() {
+            if ignored.contains(&key.as_str()) {
+                let (file, line) = (&self.document.file, self.document.line(&self.at(key)));
+                warnings.push(format!("{file}:{line}: {key} has no effect"));
+            } else if !known.contains(&key.as_str()) {
+                let hint = did_you_mean(key, known.iter().copied());
+                self.complain(key, format!("unknown key \"{key}\"{hint}"), mistakes);
+            }
+        }
+    }
+
     /// Holds every key of the section against `table`.
     ///
     /// Unknown keys are mistakes; known ones without effect go to `ignored`, refused ones to `refused`.

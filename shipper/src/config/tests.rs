@@ -121,6 +121,39 @@ fn keys_that_are_not_honoured_stop_the_start_all_at_once() {
 }
 
 #[test]
+fn keys_of_parsers_processors_and_headers_are_held_against_theirs() {
+    let parser = "  parsers:\n  - multiline: {type: pattern, pattern: x, negat: true}\n";
+    assert_eq!(
+        mistakes(parser, ""),
+        "filebeat.yml:6: unknown key \"negat\", did you mean \"negate\"?"
+    );
+    let processor = "  processors:\n  - add_tags: {tags: [a], targt: b}\n";
+    assert_eq!(
+        mistakes(processor, ""),
+        "filebeat.yml:6: unknown key \"targt\", did you mean \"target\"?"
+    );
+    let header = "  headers: [{key: a, valu: b}]\n";
+    assert!(mistakes("", header).contains("unknown key \"valu\", did you mean \"value\"?"));
+    let ignored = "  processors:\n  - drop_fields: {fields: [a], ignore_missing: true}\n";
+    let text = MINIMAL.replace("output.kafka", &format!("{ignored}output.kafka"));
+    assert!(parse(&text).unwrap().warnings[0].contains("ignore_missing has no effect"));
+}
+
+#[test]
+fn an_input_without_id_is_named_by_what_it_reads() {
+    let id = |inputs: &str| {
+        let text = format!("filebeat.inputs:\n{inputs}output.kafka.hosts: [x]\n");
+        parse(&text).unwrap().inputs.into_iter().map(|input| input.id).collect::<Vec<_>>()
+    };
+    let (a, b) = ("- {type: log, paths: [/a]}\n", "- {type: log, paths: [/b, /c]}\n");
+    let (forth, mut back) = (id(&format!("{a}{b}")), id(&format!("{b}{a}")));
+    back.reverse();
+    assert_eq!(forth, back);
+    assert!(forth.iter().all(|id| InputConfig::is_derived(id)), "{forth:?}");
+    assert!(InputConfig::is_derived("log-0") && !InputConfig::is_derived("log-web"));
+}
+
+#[test]
 fn values_that_cannot_be_read_are_named() {
     let text = mistakes("  ignore_older: soon\n  include_lines: ['(']\n", "");
     assert_eq!(

@@ -151,8 +151,11 @@ where
         first: &[u8],
     ) -> Option<Resemblance> {
         let (new, old) = (self.sources[slot].as_ref()?, self.sources[other].as_ref()?);
+        // Where birth times are not kept, another file may have got the inode.
+        let came_back = old.state.file.is_none()
+            && old.state.was_in.is_some_and(|id| id.birth_ns > 0 && new.state.file == Some(id));
         // Equal bytes alone make no copy: two programs may begin and end alike.
-        if !is_related(&old.path, &new.path) {
+        if !came_back && !is_related(&old.path, &new.path) {
             return None;
         }
         if old.state.file.is_some() {
@@ -396,7 +399,9 @@ where
         info!(path = %path.display(), position = source.position(), inode = id.inode, generation = ?source.state.generation, "found the rest of a rotated file");
         let key = (source.input, id);
         source.state.file = Some(id);
+        source.state.was_in = None;
         source.state.compressed = is_compressed;
+        source.state.stream_end = None;
         source.state.gone_ms = 0;
         source.state.is_finished = false;
         source.wanted_until = None;

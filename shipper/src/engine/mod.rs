@@ -29,6 +29,10 @@ use crate::partitions::PartitionTable;
 use crate::registry::{self, Contents, FileState, Journal};
 use source::{Ignored, Shadow, Source};
 
+/// What an event costs the producer beyond its value: its header, key and bookkeeping.
+const EVENT_OVERHEAD_BYTES: u64 = 400;
+/// Below, there is no room for an event around its message.
+const MESSAGE_BYTES_MIN: usize = 2048;
 /// Bytes read from a file at a time: small enough to stay in the cache while its lines are written out.
 const BLOCK_BYTES: usize = 128 << 10;
 /// Blocks read before acknowledgements and wakes are looked at again.
@@ -102,7 +106,15 @@ pub(crate) struct Ack {
     /// Length of its value.
     pub bytes: usize,
     pub partition: i32,
-    pub result: Result<(), String>,
+    pub result: Result<(), Refusal>,
+}
+
+/// Why a record was not taken.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// It will never be as it is: the broker's limit is lower than ours.
+    TooLarge(String),
+    Other(String),
 }
 
 /// When the next turn is due, if nothing wakes the engine before.
@@ -189,7 +201,10 @@ pub(crate) struct Engine<D: Disk, S, J> {
     writer: crate::event::Writer,
     acks: Vec<Ack>,
     random: fn() -> u64,
-    directories: BTreeSet<PathBuf>,
+    /// Directories in which changes matter, as the last scan of each input found them, and how often
+    /// any was scanned.
+    directories: Vec<BTreeSet<PathBuf>>,
+    scans: u64,
     /// Entries of inputs that are not configured now. They stand in the journal and stay there.
     kept: Vec<FileState>,
 }
@@ -310,7 +325,8 @@ where
             writer: crate::event::Writer::default(),
             acks: Vec::new(),
             random,
-            directories: BTreeSet::new(),
+            directories: vec![BTreeSet::new(); config.inputs.len()],
+            scans: 0,
             kept: Vec::new(),
         };
         let mut states: Vec<_> = contents.states.into_values().collect();
@@ -362,8 +378,13 @@ where
     }
 
     /// Directories in which changes matter, as the last scans found them.
-    pub(crate) fn directories(&self) -> &BTreeSet<PathBuf> {
-        &self.directories
+    pub(crate) fn directories(&self) -> BTreeSet<PathBuf> {
+        self.directories.iter().flatten().cloned().collect()
+    }
+
+    /// Changes with every scan.
+    pub(crate) fn scans(&self) -> u64 {
+        self.scans
     }
 
     /// No more reading; acknowledgements are still taken.
@@ -382,6 +403,10 @@ where
 
     /// Writes down how far everything is acknowledged, durably.
     pub(crate) fn save(&mut self) -> std::io::Result<()> {
+        for source in self.sources.iter_mut().flatten() {
+            source.state.sent_to = source.sent_to;
+            source.is_dirty = true;
+        }
         self.save_positions();
         self.journal.sync()?;
         self.synced = self.appended;
@@ -451,9 +476,10 @@ where
         let mut acks = std::mem::take(&mut self.acks);
         self.sender.take_acks(&mut acks);
         for ack in acks.drain(..) {
-            self.in_flight_bytes = self.in_flight_bytes.saturating_sub(ack.bytes as u64);
+            let cost = ack.bytes as u64 + EVENT_OVERHEAD_BYTES;
+            self.in_flight_bytes = self.in_flight_bytes.saturating_sub(cost);
             if let Some(bytes) = self.in_flight_by_partition.get_mut(&ack.partition) {
-                *bytes = bytes.saturating_sub(ack.bytes as u64);
+                *bytes = bytes.saturating_sub(cost);
             }
             let slot = ack.ticket.slot();
             let Some(source) = self.sources.get_mut(slot).and_then(Option::as_mut) else {
@@ -465,8 +491,16 @@ where
                     source.in_flight.ack(ack.ticket.number());
                     source.is_dirty = true;
                 }
-                Err(error) => {
+                Err(refusal) => {
                     metrics::SEND_FAILURES.inc();
+                    let error = match refusal {
+                        Refusal::TooLarge(error) => {
+                            let room = (ack.bytes / 2).max(MESSAGE_BYTES_MIN);
+                            source.message_bytes = source.message_bytes.min(room);
+                            error
+                        }
+                        Refusal::Other(error) => error,
+                    };
                     if source.in_flight.holds(ack.ticket.number()) {
                         if self.read_failures.is_due(now.instant) {
                             let path = source.path.display();
@@ -550,6 +584,10 @@ where
         if self.journal.len() < COMPACT_BYTES.max(4 * live) {
             return;
         }
+        self.compact();
+    }
+
+    fn compact(&mut self) {
         let agent = self.inputs.first().and_then(|input| {
             Some(input.template.fields.get("agent")?.get("id")?.as_str()?.to_string())
         });

@@ -11,19 +11,24 @@ use crate::config::PartitionChoice;
 use crate::disk::Disk;
 use crate::event::{Draft, Written};
 use crate::harvester::encoding::Encoding;
-use crate::harvester::{Event, Harvester, Input, Output, Outputs};
+use crate::harvester::{Counts, Event, Harvester, Input, Output, Outputs};
 use crate::identity::{GUARD_BYTES, Guard, HEAD_BYTES, Head};
 use crate::metrics;
 use crate::registry::Journal;
 
 use super::copies::Resemblance;
-use super::source::Why;
-use super::{BLOCK_BYTES, Engine, Now, RETRY_INTERVAL, Record, Sender, Ticket};
+use super::source::{Source, Why};
+use super::{
+    BLOCK_BYTES, EVENT_OVERHEAD_BYTES, Engine, Now, RETRY_INTERVAL, Record, Sender, Ticket,
+};
 
 /// How much of a file is looked at to tell text from binary.
 const SAMPLE_BYTES: usize = 4096;
 /// A compressed file that breaks off may still be being written for so long.
 const COMPRESSION_PATIENCE_MS: u64 = 60_000;
+
+/// How long it must have been left alone before it is looked at.
+const COMPRESSION_REST_MS: u64 = 1000;
 
 /// What came of looking at a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -94,8 +99,9 @@ where
     pub(super) fn resolve(&mut self, now: Now, slot: usize) -> bool {
         let Some(source) = &self.sources[slot] else { return false };
         let Some(file) = source.file.clone() else { return false };
-        let (input, age_ms) =
-            (source.input, now.unix_ms.saturating_sub(source.modified_ns / 1_000_000));
+        let modified_ns =
+            self.disk.stat_open(&file).map_or(source.modified_ns, |stat| stat.modified_ns);
+        let (input, age_ms) = (source.input, now.unix_ms.saturating_sub(modified_ns / 1_000_000));
         let mut sample = vec![0; SAMPLE_BYTES];
         let length = match self.disk.read_at(&file, 0, &mut sample) {
             Ok(length) => length,
@@ -113,8 +119,14 @@ where
                 self.skip_file(slot, Why::Compressed, "compressed", "compressed file left alone");
                 return false;
             }
-            // Half of it would look like a new file: only the whole shows what it is a copy of.
-            if age_ms < COMPRESSION_PATIENCE_MS && !Stream::is_whole(&self.disk, file.clone()) {
+            // Half of it would look like a new file: only the whole shows what it is a copy of. It is
+            // looked at when its writer rests, not after each of its writes.
+            if age_ms < COMPRESSION_REST_MS
+                || age_ms < COMPRESSION_PATIENCE_MS && !Stream::is_whole(&self.disk, file.clone())
+            {
+                if let Some(source) = &mut self.sources[slot] {
+                    source.retry_at = Some(now.instant + RETRY_INTERVAL);
+                }
                 return false;
             }
             match Stream::head(&self.disk, file, HEAD_BYTES) {
@@ -202,14 +214,15 @@ where
         }
         let filled = sample.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
         let begun = sample.iter().position(|byte| *byte != 0).unwrap_or(0);
-        let text = &sample[begun..filled.max(begun)];
+        let mut text = sample[begun..filled.max(begun)].to_vec();
+        skip_hole(&mut text);
         let controls = text
             .iter()
             .filter(|byte| {
                 **byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x1b | 0x0c | 0x08)
             })
             .count();
-        Ok(Some(text.contains(&0) || controls * 10 > text.len()))
+        Ok(Some(controls * 10 > text.len()))
     }
 
     /// Where the first byte that is not NUL stands, from `at` on.
@@ -256,6 +269,10 @@ where
             return Ok(true);
         }
         let lines = self.inputs[source.input].lines.clone();
+        if source.state.compressed && source.state.stream_end == Some(source.resume) {
+            // All of it was read, in an earlier run perhaps.
+            return Ok(false);
+        }
         if source.state.compressed {
             let Some(mut stream) = Stream::open(&self.disk, file.clone())? else {
                 return Ok(false);
@@ -302,6 +319,10 @@ where
         let known = usize::from(source.state.head.bytes).min(head.len());
         source.head = if known < HEAD_BYTES { head[..known].to_vec() } else { Vec::new() };
         source.tail = tail;
+        // What is here now may have been sent by the run that was killed; what comes later was not.
+        if source.sent_to.is_none() {
+            source.sent_to = Some(self.disk.stat_open(&file)?.size);
+        }
         source.harvester = Some(Harvester::new(lines, resume, &head, &source.state.cuts));
         source.last_growth = now.instant;
         Ok(true)
@@ -326,8 +347,14 @@ where
         );
         let step = match read {
             Err(error) => self.on_read_error(now, slot, &error),
-            // The bytes read last must still stand before the new ones.
-            Ok(length) if length < overlap || buffer[..overlap] != source.tail[..] => {
+            // The bytes read last must still stand before the new ones; where those are few, what the file
+            // began with must as well.
+            Ok(length)
+                if length < overlap
+                    || buffer[..overlap] != source.tail[..]
+                    || position <= GUARD_BYTES as u64
+                        && !source.state.head.matches(&buffer[..length]) =>
+            {
                 self.on_replaced(now, slot);
                 Step::Idle
             }
@@ -404,6 +431,9 @@ where
             }
         }
         // The whole of it was read; it will not grow.
+        let end = source.position();
+        source.state.stream_end = Some(end);
+        source.is_dirty = true;
         self.step(now, slot, Input::Finish);
         self.close(slot);
         Step::Idle
@@ -444,6 +474,9 @@ where
             source.in_flight.guard(Guard::of(&source.tail, after));
         }
         count(&outputs);
+        if let Some(source) = &mut self.sources[slot] {
+            report(source, &outputs.counts);
+        }
         self.outputs = outputs;
         consumed
     }
@@ -470,7 +503,7 @@ where
         if outputs.list.is_empty() {
             return;
         }
-        if let Err(error) = self.make_durable(slot, outputs) {
+        if let Err(error) = self.make_durable(now, slot, outputs) {
             if self.read_failures.is_due(now.instant) {
                 warn!(%error, "the registry cannot be written; nothing is sent until it can");
             }
@@ -500,7 +533,7 @@ where
     }
 
     /// The generation, and every end that time decided, must be durable before a record tells of them.
-    fn make_durable(&mut self, slot: usize, outputs: &Outputs) -> io::Result<()> {
+    fn make_durable(&mut self, now: Now, slot: usize, outputs: &Outputs) -> io::Result<()> {
         let Some(source) = &mut self.sources[slot] else { return Ok(()) };
         let cuts = outputs.list.iter().filter_map(|output| match output {
             Output::Event(event) if event.is_cut => Some(event.end),
@@ -513,6 +546,13 @@ where
             source.durable_with = u64::MAX;
             source.state.cuts.sort_unstable();
             source.state.cuts.dedup();
+        }
+        for output in &outputs.list {
+            if let Output::Event(event) = output
+                && source.mark_day(event.start, now.unix_ms)
+            {
+                source.durable_with = u64::MAX;
+            }
         }
         if source.durable_with <= self.synced {
             return Ok(());
@@ -528,19 +568,20 @@ where
         let Some(source) = &mut self.sources[slot] else { return Ok(()) };
         let input = &self.inputs[source.input];
         let id = SourceId { generation: source.state.generation, position: event.start };
+        let event_ms = source.time_ms(event.start, now.unix_ms) as i64;
         let draft = Draft {
             id,
             text,
             flags: event.flags,
             origin: event.origin.as_deref(),
-            read_ms: now.unix_ms as i64,
+            read_ms: event_ms,
         };
         let written = self.writer.write(
             &mut self.json,
             &input.template,
             &source.text,
             &draft,
-            self.limits.message_bytes,
+            self.limits.message_bytes.min(source.message_bytes),
         );
         match written {
             Written::Dropped => {
@@ -551,6 +592,7 @@ where
             }
             Written::Event { dropped_bytes: 0 } => {}
             Written::Event { dropped_bytes } => {
+                report_cut(source);
                 metrics::TRUNCATED.inc();
                 metrics::TRUNCATED_BYTES.inc_by(dropped_bytes);
             }
@@ -606,18 +648,50 @@ where
             key: key.as_deref().map(str::as_bytes),
             value: &self.json,
             source: id,
-            time_ms: now.unix_ms as i64,
+            time_ms: event_ms,
             ticket: Ticket::new(slot, number),
         };
         self.sender.send(record)?;
-        self.in_flight_bytes += bytes;
-        *self.in_flight_by_partition.entry(partition).or_default() += bytes;
+        source.sent_to = source.sent_to.map(|sent_to| sent_to.max(event.start + 1));
+        let cost = bytes + EVENT_OVERHEAD_BYTES;
+        self.in_flight_bytes += cost;
+        *self.in_flight_by_partition.entry(partition).or_default() += cost;
         if let Some(table) = self.tables.get_mut(topic) {
             table.sent(partition, bytes);
         }
         metrics::SENT.inc();
         metrics::SENT_BYTES.inc_by(bytes);
         Ok(())
+    }
+}
+
+/// Takes out the NULs that a loss of power leaves in the middle of a log: one long run of them. Records
+/// of fixed length have many.
+fn skip_hole(text: &mut Vec<u8>) {
+    let Some(from) = text.iter().position(|byte| *byte == 0) else { return };
+    let length = text[from..].iter().position(|byte| *byte != 0).unwrap_or(text.len() - from);
+    if !text[from + length..].contains(&0) {
+        text.drain(from..from + length);
+    }
+}
+
+/// Says once of a file what its events only carry as a flag.
+fn report<F>(source: &mut Source<F>, counts: &Counts) {
+    if counts.truncated_events > 0 {
+        report_cut(source);
+    }
+    if counts.invalid_events > 0 && !source.was_encoding_reported {
+        source.was_encoding_reported = true;
+        let path = source.path.display();
+        warn!(%path, "bytes that are no text were replaced; set encoding if the file has another");
+    }
+}
+
+fn report_cut<F>(source: &mut Source<F>) {
+    if !source.was_cut_reported {
+        source.was_cut_reported = true;
+        let path = source.path.display();
+        warn!(%path, "lines were cut to the limit; raise message_max_bytes and max_message_bytes to keep more");
     }
 }
 

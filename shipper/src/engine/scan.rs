@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use elkfk_wire::source_id::Generation;
 use tracing::{debug, info, warn};
 
-use crate::config::StartAt;
+use crate::config::{InputConfig, StartAt};
 use crate::discovery::Listing;
 use crate::disk::{Disk, Kind};
 use crate::harvester::{Harvester, Input};
@@ -38,6 +38,9 @@ where
         let source = self.sources[slot].as_mut().expect("it was just put there");
         source.is_resolved = true;
         source.durable_with = 0;
+        // Without a mark nothing was sent.
+        let is_unsent = source.state.days.is_empty();
+        source.sent_to = if is_unsent { Some(0) } else { source.state.sent_to };
         source.modified_ns = source.state.modified_ns;
         source.size = source.state.position;
         if file.is_none() && !source.state.is_finished {
@@ -54,6 +57,23 @@ where
             "the registry knows a file of no configured input"
         );
         self.kept.push(state);
+    }
+
+    /// Goes on with a file that an input without an id of its own read before that input's paths were
+    /// changed, if this one has none either.
+    fn take_over(&mut self, now: Now, input: usize, id: FileId) -> Option<usize> {
+        let name = &self.inputs[input].config.id;
+        if self.kept.is_empty() || !InputConfig::is_derived(name) {
+            return None;
+        }
+        let is_it =
+            |state: &FileState| state.file == Some(id) && InputConfig::is_derived(&state.input);
+        let at = self.kept.iter().rposition(is_it)?;
+        let state = FileState { input: name.clone(), ..self.kept.swap_remove(at) };
+        self.adopt(input, state, now);
+        let slot = self.by_id.get(&(input, id)).copied()?;
+        self.sources[slot].as_mut()?.is_dirty = true;
+        Some(slot)
     }
 
     /// Puts a source into a free slot.
@@ -79,13 +99,17 @@ where
             generation: Generation::new(now.unix_ms, (self.random)()),
             input: self.inputs[input].config.id.clone(),
             file: Some(id),
+            was_in: None,
             path: path.to_string_lossy().into_owned(),
             head: Head::default(),
             guard: None,
             position: 0,
             cuts: Vec::new(),
+            days: Vec::new(),
+            sent_to: None,
             partition: None,
             compressed: false,
+            stream_end: None,
             modified_ns: 0,
             gone_ms: 0,
             is_finished: false,
@@ -93,6 +117,7 @@ where
         debug!(path = %path.display(), inode = id.inode, generation = ?state.generation, "new generation");
         let slot = self.insert(input, state, now.instant);
         let source = self.sources[slot].as_mut().expect("it was just put there");
+        source.sent_to = Some(0);
         if source.path != path {
             // A name that is not UTF-8: the registry has its likeness, we need the original.
             self.move_path(slot, path);
@@ -196,7 +221,8 @@ where
                     && !config.include_files.iter().any(|pattern| pattern.is_match(&text))
         };
         listing.files.retain(|path, _| !is_excluded(path));
-        self.directories.extend(listing.directories.iter().cloned());
+        self.directories[input].clone_from(&listing.directories);
+        self.scans += 1;
         self.report_failures(input, &listing);
 
         // Known files first: a file must be found under its new name before its old name's new
@@ -323,6 +349,10 @@ where
                 Why::Old | Why::Damaged if is_same => return,
                 _ => {}
             }
+        }
+        if let Some(slot) = self.take_over(now, input, stat.id) {
+            self.meet_again(now, slot, path, stat);
+            return;
         }
         let config = &self.inputs[input].config;
         let age_ms = now.unix_ms.saturating_sub(stat.modified_ns / 1_000_000);
@@ -457,7 +487,12 @@ where
                         self.hold(now, slot);
                     }
                 }
-                None => self.unbind(now, slot, false),
+                None => {
+                    self.unbind(now, slot, false);
+                    if let Some(source) = &mut self.sources[slot] {
+                        source.state.was_in = Some(id);
+                    }
+                }
             }
         }
     }

@@ -4,6 +4,8 @@
 //! `ELKFK_SIM_RUNS=n`, from `ELKFK_SIM_FIRST=n` on. Faults
 //! first, then calm, in which every line must have arrived: once per id, one id per line.
 
+mod scenarios;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ffi::OsString;
@@ -16,13 +18,14 @@ use elkfk_wire::source_id::SourceId;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng};
 
-use super::{Ack, Engine, Next, Now, Record, Sender, Ticket};
+use super::{Ack, Engine, Next, Now, Record, Refusal, Sender, Ticket};
 use crate::config::Config;
 use crate::disk::{Disk, Kind};
 use crate::identity::{FileId, Stat};
 use crate::registry::{self, Journal};
 
 const DIRECTORY: &str = "/log";
+const MIDNIGHT_MS: u64 = 1_772_323_200_000;
 const BANNER: &str = "program started";
 
 #[derive(Debug, Default)]
@@ -34,6 +37,8 @@ struct Volume {
     /// What inotify would tell: names written to, and whether entries came or went.
     written: BTreeSet<String>,
     has_moved: bool,
+    /// Looks into each file.
+    reads: BTreeMap<u64, u32>,
     /// A file that is truncated after so many more looks at the disk: in the middle of a turn.
     fuse: Option<(u32, u64)>,
 }
@@ -186,6 +191,7 @@ impl Disk for VirtualDisk {
     fn read_at(&self, file: &Handle, at: u64, into: &mut [u8]) -> io::Result<usize> {
         let mut volume = self.lock();
         volume.burn();
+        *volume.reads.entry(file.inode).or_default() += 1;
         let data = &volume.inodes[&file.inode].data;
         let from = data.get(at as usize..).unwrap_or_default();
         let length = from.len().min(into.len());
@@ -201,8 +207,11 @@ impl Disk for VirtualDisk {
 /// Records on their way, and those that arrived. Shared, for it outlives the engine.
 #[derive(Debug, Default)]
 struct Cluster {
-    arrived: Vec<(i32, SourceId, String)>,
+    /// Partition, id, day and line.
+    arrived: Vec<(i32, SourceId, String, String)>,
     is_up: bool,
+    /// Longer records are refused.
+    message_bytes: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -239,17 +248,18 @@ impl VirtualKafka {
         for (partition, queue) in self.queues.iter_mut().enumerate() {
             let count = rng.random_range(0..=queue.len());
             for (ticket, id, value) in queue.drain(..count) {
+                let (bytes, partition) = (value.len(), partition as i32);
+                if cluster.message_bytes.is_some_and(|most| bytes > most) {
+                    let result = Err(Refusal::TooLarge("too large".into()));
+                    self.acks.push(Ack { ticket, bytes, partition, result });
+                    continue;
+                }
                 let event: serde_json::Value = serde_json::from_slice(&value).expect("an event");
                 let line = event["message"].as_str().expect("a message").to_string();
-                cluster.arrived.push((partition as i32, id, line));
+                let time = event["@timestamp"].as_str().expect("a time");
+                cluster.arrived.push((partition, id, time[..10].to_string(), line));
                 if is_acknowledged {
-                    let bytes = value.len();
-                    self.acks.push(Ack {
-                        ticket,
-                        bytes,
-                        partition: partition as i32,
-                        result: Ok(()),
-                    });
+                    self.acks.push(Ack { ticket, bytes, partition, result: Ok(()) });
                 }
             }
         }
@@ -258,7 +268,7 @@ impl VirtualKafka {
     /// Refuses everything that waits in one partition.
     fn refuse(&mut self, partition: usize) {
         for (ticket, _, value) in self.queues[partition].drain(..) {
-            let (bytes, result) = (value.len(), Err("refused".into()));
+            let (bytes, result) = (value.len(), Err(Refusal::Other("refused".into())));
             self.acks.push(Ack { ticket, bytes, partition: partition as i32, result });
         }
     }
@@ -317,6 +327,8 @@ struct Sim {
     config: Config,
     engine: Option<VirtualEngine>,
     origin: Instant,
+    /// Midnight is near.
+    started_ms: u64,
     elapsed: Duration,
     /// The program that logs: its file, and the line it has not finished.
     writer: u64,
@@ -341,6 +353,7 @@ impl Sim {
         let writer = disk.lock().create("app.log", Vec::new());
         disk.lock().inodes.get_mut(&writer).expect("created").handles += 1;
         RANDOM.set(seed << 20);
+        let started_ms = MIDNIGHT_MS - rng.random_range(0..120_000);
         Self {
             has_banner: rng.random_bool(0.3),
             rng,
@@ -350,6 +363,7 @@ impl Sim {
             config,
             engine: None,
             origin: Instant::now(),
+            started_ms,
             elapsed: Duration::ZERO,
             writer,
             unfinished: None,
@@ -368,7 +382,7 @@ impl Sim {
     fn now(&self) -> Now {
         Now {
             instant: self.origin + self.elapsed,
-            unix_ms: 1_772_323_200_000 + self.elapsed.as_millis() as u64,
+            unix_ms: self.started_ms + self.elapsed.as_millis() as u64,
         }
     }
 
@@ -782,9 +796,15 @@ impl Sim {
         let cluster = self.cluster.lock().expect("no panic");
         let mut lines: HashMap<&str, BTreeSet<SourceId>> = HashMap::new();
         let mut ids: HashMap<SourceId, &str> = HashMap::new();
+        let mut days: HashMap<SourceId, &str> = HashMap::new();
         let mut lasts: HashMap<[u8; 12], u64> = HashMap::new();
         let fail = |what: String| -> ! { panic!("{what}\n{}", self.log.join("\n")) };
-        for (_, id, line) in &cluster.arrived {
+        for (_, id, day, line) in &cluster.arrived {
+            // The index of another day would take it for new.
+            let first = days.entry(*id).or_insert(day);
+            if first != day {
+                fail(format!("{line:?} of {first} came again on {day}"));
+            }
             match ids.insert(*id, line) {
                 Some(other) if other != line => fail(format!("{id}: {other:?} and {line:?}")),
                 Some(_) => continue,

@@ -9,7 +9,7 @@ use crate::compressed::Stream;
 use crate::event::SourceText;
 use crate::harvester::{Harvester, InFlight};
 use crate::identity::{FileId, GUARD_BYTES, HEAD_BYTES};
-use crate::registry::FileState;
+use crate::registry::{Day, FileState};
 
 use super::FileStatus;
 
@@ -30,6 +30,8 @@ pub(super) struct Source<F> {
     /// The first bytes, while there are fewer than take part in the identity.
     pub(super) head: Vec<u8>,
     pub(super) in_flight: InFlight,
+    /// No event that begins here or beyond was sent yet; none where an earlier run left that open.
+    pub(super) sent_to: Option<u64>,
     pub(super) text: SourceText,
     /// Whether it is known to be neither binary nor a copy of another.
     pub(super) is_resolved: bool,
@@ -57,8 +59,13 @@ pub(super) struct Source<F> {
     /// Candidates that are not its copy.
     pub(super) rejected: HashSet<(FileId, u64)>,
     pub(super) retry_at: Option<Instant>,
+    /// Bytes its events may have, as far as the broker has shown.
+    pub(super) message_bytes: usize,
     pub(super) is_assigned: bool,
     pub(super) last_error: Option<String>,
+    /// Said once of each file.
+    pub(super) was_cut_reported: bool,
+    pub(super) was_encoding_reported: bool,
 }
 
 /// A copy of a file that is still being written: not read as long as that one goes on.
@@ -95,6 +102,7 @@ impl<F> Source<F> {
         let id = state.file.unwrap_or(FileId { device: 0, inode: 0, birth_ns: 0 });
         Self {
             input,
+            sent_to: None,
             text: SourceText::new(state.generation, &path, id),
             path,
             file: None,
@@ -120,8 +128,11 @@ impl<F> Source<F> {
             wanted_until: None,
             rejected: HashSet::new(),
             retry_at: None,
+            message_bytes: usize::MAX,
             is_assigned: false,
             last_error: None,
+            was_cut_reported: false,
+            was_encoding_reported: false,
             state,
         }
     }
@@ -156,8 +167,39 @@ impl<F> Source<F> {
             self.state.guard = progress.guard;
         }
         self.state.cuts.retain(|cut| *cut > progress.position);
+        let days = &mut self.state.days;
+        let passed = days.iter().take_while(|day| day.from <= progress.position).count();
+        days.drain(..passed.saturating_sub(1));
         self.state.path = self.path.to_string_lossy().into_owned();
         self.state.modified_ns = self.modified_ns;
+    }
+
+    /// The time of the event that begins at `start`: now, unless it may have been sent on another day.
+    pub(super) fn time_ms(&self, start: u64, now_ms: u64) -> u64 {
+        if self.sent_to.is_some_and(|sent_to| start >= sent_to) {
+            return now_ms;
+        }
+        let mark = self.state.days.iter().rev().find(|day| day.from <= start);
+        match mark.filter(|mark| mark.day != Day::of(now_ms)) {
+            Some(mark) => Day::end_ms(mark.day),
+            None => now_ms,
+        }
+    }
+
+    /// Marks the day of the event at `start`, which is about to be sent for the first time. Returns
+    /// whether the state says something new that must be durable before.
+    pub(super) fn mark_day(&mut self, start: u64, now_ms: u64) -> bool {
+        if self.sent_to.is_none_or(|sent_to| start < sent_to) {
+            return false;
+        }
+        let day = Day::of(now_ms);
+        let was_closed = self.state.sent_to.take().is_some();
+        if self.state.days.last().is_some_and(|last| last.day == day) {
+            return was_closed;
+        }
+        self.state.days.retain(|day| day.from < start);
+        self.state.days.push(Day { from: start, day });
+        true
     }
 
     /// Takes note of bytes that follow the position the tail stands for.
