@@ -36,5 +36,5 @@ soak: tools
 	tests/soak
 
 bench: build
-	tests/setup
+	tests/setup bench
 	bench/run

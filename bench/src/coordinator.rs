@@ -1,13 +1,13 @@
 //! znode writes and reads, one server, a forced sync before each answer on both sides.
 
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use elkfk_tests::peers;
-use elkfk_tests::process::{Process, elkfk};
+use elkfk_tests::process::Process;
 
-use crate::table::{Better, head, row};
+use crate::boxes::{self, mib};
+use crate::table::{Better, Side, Table};
 
 /// (what, operation, sessions, requests in flight of each)
 const LOADS: [(&str, &str, &str, &str); 5] = [
@@ -18,72 +18,90 @@ const LOADS: [(&str, &str, &str, &str); 5] = [
     ("get, 4 sessions, 100 in flight", "get", "4", "100"),
 ];
 
-/// (operations per second, p99 in ms) of each load.
-fn measure(at: &str) -> Result<Vec<(f64, f64)>> {
-    LOADS
-        .iter()
-        .map(|(_, operation, sessions, window)| {
-            let output = Command::new("bash")
-                .arg(peers::scripts().join("kafka/zk-bench"))
-                .args([at, operation, "5", sessions, window, "100"])
-                .output()
-                .context("run zk-bench")?;
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            ensure!(
-                output.status.success(),
-                "zk-bench: {text}{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-            let number_before = |word: &str| {
-                let words: Vec<_> = text.split_whitespace().collect();
-                let at = words.iter().position(|each| each.starts_with(word))?;
-                words.get(at.checked_sub(1)?)?.replace(',', "").parse::<f64>().ok()
-            };
-            let number_after = |word: &str| {
-                let words: Vec<_> = text.split_whitespace().collect();
-                let at = words.iter().position(|each| each.trim_end_matches([':', '=']) == word)?;
-                words.get(at + 1)?.trim_end_matches([',', 'm', 's']).parse::<f64>().ok()
-            };
-            let rate = number_before("ops/s")
-                .or_else(|| number_after("ops/s"))
-                .with_context(|| format!("no rate in {text}"))?;
-            Ok((rate, number_after("p99").unwrap_or(f64::NAN)))
-        })
-        .collect()
+/// What `zk-bench` prints of a load.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Load {
+    operations_per_second: f64,
+    p99_ms: f64,
+}
+
+/// Reads `create sessions=1 … ops=12060 errors=0 ops/s=2412 p50=0.39ms p99=4.00ms max=31.20ms`.
+fn parse(text: &str) -> Result<Load> {
+    let value = |key: &str| {
+        text.split_whitespace()
+            .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+            .with_context(|| format!("no {key}= in {text:?}"))
+    };
+    let number = |key: &str| {
+        value(key)?
+            .trim_end_matches("ms")
+            .parse::<f64>()
+            .with_context(|| format!("{key} in {text:?}"))
+    };
+    ensure!(value("errors")? == "0", "zk-bench saw errors: {text:?}");
+    Ok(Load { operations_per_second: number("ops/s")?, p99_ms: number("p99")? })
+}
+
+fn measure(table: &mut Table, side: Side, at: &str, process: &Process) -> Result<()> {
+    let before = process.family();
+    for (what, operation, sessions, window) in LOADS {
+        let output = Command::new("bash")
+            .arg(peers::scripts().join("kafka/zk-bench"))
+            .args([at, operation, &crate::seconds(5).to_string(), sessions, window, "100"])
+            .output()
+            .context("run zk-bench")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(
+            output.status.success(),
+            "zk-bench: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let load = parse(&text)?;
+        table.add(side, what, "ops/s", Better::More, load.operations_per_second);
+        table.add(side, &format!("{what}: p99"), "ms", Better::Less, load.p99_ms);
+    }
+    let usage = process.family();
+    table.add(side, "CPU for all of it", "s", Better::Less, boxes::cpu_since(process, before));
+    table.add(side, "memory, peak", "MiB", Better::Less, mib(usage.peak_bytes));
+    table.add(side, "memory after it", "MiB", Better::Less, mib(usage.resident_bytes));
+    Ok(())
 }
 
 pub(crate) fn run() -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let zookeeper = peers::zookeeper(&dir.path().join("zookeeper"), "")?;
-    let theirs = measure(&zookeeper.addr.to_string())?;
-    let their_memory = zookeeper.process.resident_bytes() as f64 / f64::from(1 << 20);
-    drop(zookeeper);
-
-    let port = elkfk_tests::free_port();
-    let config = dir.path().join("zoo.cfg");
-    std::fs::write(
-        &config,
-        format!(
-            "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\n",
-            dir.path().join("data").display()
-        ),
-    )?;
-    let mut process = Process::start(
-        "elkfk coordinator",
-        Command::new(elkfk()).arg("coordinator").arg(&config),
-        &dir.path().join("log"),
-    )?;
-    process.wait_until(Duration::from_secs(30), |_| {
-        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-    })?;
-    let ours = measure(&format!("127.0.0.1:{port}"))?;
-    let our_memory = process.resident_bytes() as f64 / f64::from(1 << 20);
-
-    head("ZooKeeper 3.5.7");
-    for (((what, ..), (ours, our_p99)), (theirs, their_p99)) in LOADS.iter().zip(ours).zip(theirs) {
-        row(what, "ops/s", ours, theirs, Better::More);
-        row(&format!("{what}: p99"), "ms", our_p99, their_p99, Better::Less);
+    let mut table = Table::against("ZooKeeper 3.5.7");
+    for round in 0..crate::rounds() {
+        let dir = tempfile::tempdir()?;
+        for side in Side::order(round) {
+            if side == Side::Theirs {
+                let server = peers::zookeeper(&dir.path().join("zookeeper"), "")?;
+                measure(&mut table, side, &server.addr.to_string(), &server.process)?;
+            } else {
+                let ours = boxes::coordinator(&dir.path().join("ours"))?;
+                measure(&mut table, side, &ours.addr.to_string(), &ours.process)?;
+            }
+        }
     }
-    row("memory after it", "MiB", our_memory, their_memory, Better::Less);
+    println!("Values of 100 bytes; both sync to disk before they answer a write.\n");
+    table.print();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_load_generator_is_understood() {
+        let line = "create sessions=1 window=1 bytes=100 ops=12060 errors=0 ops/s=2412 p50=0.39ms p99=4.00ms max=31.20ms\n";
+        let load = parse(line).unwrap();
+        assert_eq!(load, Load { operations_per_second: 2412.0, p99_ms: 4.0 });
+        for wrong in [
+            line.replace("errors=0", "errors=3"),
+            line.replace("p99=", "p98="),
+            line.replace("ops/s=2412", "ops/s=-"),
+            String::new(),
+        ] {
+            parse(&wrong).unwrap_err();
+        }
+    }
 }

@@ -1,58 +1,62 @@
 //! Ours and the ancestor in turn, on one machine, the same data and the same durability.
 //!
-//! `bench/run [startup|broker|coordinator|store|line]…` prints a Markdown table for each scenario;
-//! `bench/RESULTS.md` keeps what was printed, with the commit and the versions. Rates and times of
-//! one run on a shared machine are noisy: the ratio is what to read.
+//! `bench/run [startup|broker|coordinator|store|line]…` prints a section in Markdown, to be put into
+//! `bench/RESULTS.md` as it is: the machine, the versions, and a table for each scenario with median,
+//! spread, ratio and losses. Rates and times on a shared machine are noisy: the ratio is what to read.
+//!
+//! `ELKFK_BENCH_ROUNDS` (3), `ELKFK_BENCH_LINES` (1000000) and `ELKFK_BENCH_SECONDS` (5, of each load on
+//! the coordinator) make it shorter, for a try.
 
+mod boxes;
 mod broker;
 mod coordinator;
 mod line;
+mod machine;
 mod startup;
 mod store;
 mod table;
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 
 type Scenario = fn() -> Result<()>;
-const SCENARIOS: [(&str, Scenario); 5] = [
-    ("startup", startup::run),
-    ("broker", broker::run),
-    ("coordinator", coordinator::run),
-    ("store", store::run),
-    ("line", line::run),
+const SCENARIOS: [(&str, &str, Scenario); 5] = [
+    ("startup", "Start-up", startup::run),
+    ("broker", "Broker", broker::run),
+    ("coordinator", "Coordinator", coordinator::run),
+    ("store", "Store", store::run),
+    ("line", "The line", line::run),
 ];
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let asked: Vec<String> = std::env::args().skip(1).collect();
     for name in &asked {
-        if !SCENARIOS.iter().any(|(known, _)| known == name) {
+        if !SCENARIOS.iter().any(|(known, ..)| known == name) {
             bail!(
                 "no scenario {name}; there are: {}",
-                SCENARIOS.map(|(known, _)| known).join(", ")
+                SCENARIOS.map(|(known, ..)| known).join(", ")
             );
         }
     }
-    println!("commit {}, {} cores", output("git", &["rev-parse", "--short", "HEAD"])?, cores());
-    for (name, scenario) in SCENARIOS {
+    elkfk_tests::peers::use_their_own_heaps();
+    machine::print(&asked)?;
+    let mut failed = false;
+    for (name, title, scenario) in SCENARIOS {
         if asked.is_empty() || asked.iter().any(|asked| asked == name) {
-            println!("\n### {name}\n");
-            scenario().with_context(|| format!("bench {name}"))?;
+            eprintln!("bench: {name}");
+            println!("### {title}\n");
+            // What the other scenarios measured is worth having.
+            if let Err(error) = scenario() {
+                failed = true;
+                eprintln!("bench {name}: {error:#}");
+                println!("Failed: {error:#}\n");
+            }
         }
     }
-    Ok(())
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(0, usize::from)
-}
-
-fn output(program: &str, args: &[&str]) -> Result<String> {
-    let output =
-        Command::new(program).args(args).output().with_context(|| format!("run {program}"))?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// A file of `count` lines from the log generator, made once and kept beside the build.
@@ -62,12 +66,29 @@ fn lines(kind: &str, count: usize) -> Result<PathBuf> {
     let path = dir.join(format!("{kind}-{count}.log"));
     if !path.exists() {
         let text = elkfk_tests::gen_logs("bench", kind, count, 1).context("the log generator")?;
-        std::fs::write(&path, text)?;
+        // Under its name only once it is whole.
+        let part = path.with_extension("part");
+        std::fs::write(&part, text)?;
+        std::fs::rename(&part, &path)?;
     }
     Ok(path)
 }
 
-/// Lines asked for by `ELKFK_BENCH_LINES`, else `default`.
+fn from_env<T: FromStr>(name: &str, default: T) -> T {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Lines asked for, else `default`.
 fn line_count(default: usize) -> usize {
-    std::env::var("ELKFK_BENCH_LINES").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    from_env("ELKFK_BENCH_LINES", default)
+}
+
+/// How often each figure is taken.
+fn rounds() -> usize {
+    from_env("ELKFK_BENCH_ROUNDS", 3).max(1)
+}
+
+/// Seconds of one load, else `default`.
+fn seconds(default: u64) -> u64 {
+    from_env("ELKFK_BENCH_SECONDS", default)
 }

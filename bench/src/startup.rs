@@ -1,116 +1,130 @@
 //! From the start of a process to its first answer, and its memory when idle.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use elkfk_tests::peers;
-use elkfk_tests::process::{Process, elkfk};
+use elkfk_tests::line::Up;
+use elkfk_tests::process::Process;
+use elkfk_tests::{free_port, peers};
 
-use crate::table::{Better, head, row};
+use crate::boxes::{self, Answer, mib};
+use crate::table::{Better, Side, Table};
 
-/// Seconds to the first answer and MiB of memory after a second of rest.
-type Start = (f64, f64);
+/// At rest for this long before its memory is read.
+const REST: Duration = Duration::from_secs(2);
 
-fn settled(process: &Process, begun: Instant) -> Start {
-    let seconds = begun.elapsed().as_secs_f64();
-    std::thread::sleep(Duration::from_secs(1));
-    (seconds, process.resident_bytes() as f64 / f64::from(1 << 20))
+fn add(table: &mut Table, side: Side, name: &str, seconds: f64, processes: &[&Process]) {
+    std::thread::sleep(REST);
+    let (mut resident, mut peak) = (0, 0);
+    for process in processes {
+        let usage = process.family();
+        resident += usage.resident_bytes;
+        peak += usage.peak_bytes;
+    }
+    table.add(side, &format!("{name}: to the first answer"), "s", Better::Less, seconds);
+    table.add(side, &format!("{name}: memory, idle"), "MiB", Better::Less, mib(resident));
+    table.add(side, &format!("{name}: memory, peak"), "MiB", Better::Less, mib(peak));
 }
 
-fn ours(dir: &Path, args: &[&str], port: u16) -> Result<Start> {
+fn coordinator(table: &mut Table, side: Side, dir: &Path) -> Result<()> {
+    const NAME: &str = "coordinator (ZooKeeper 3.5.7), `srvr`";
     let begun = Instant::now();
-    let mut process =
-        Process::start("elkfk", Command::new(elkfk()).args(args), &dir.join("elkfk.log"))?;
-    let addr = SocketAddr::from(([127, 0, 0, 1], port));
-    process.wait_until(Duration::from_secs(30), |_| {
-        TcpStream::connect_timeout(&addr, Duration::from_millis(100)).is_ok()
-    })?;
-    Ok(settled(&process, begun))
-}
-
-fn print(name: &str, ours: Start, theirs: Start) {
-    row(&format!("{name}: start-up"), "s", ours.0, theirs.0, Better::Less);
-    row(&format!("{name}: memory, idle"), "MiB", ours.1, theirs.1, Better::Less);
-}
-
-pub(crate) fn run() -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let dir = dir.path();
-    head("ancestor");
-
-    let begun = Instant::now();
-    let zookeeper = peers::zookeeper(&dir.join("zookeeper"), "")?;
-    let theirs = settled(&zookeeper.process, begun);
-    let port = elkfk_tests::free_port();
-    let config = dir.join("zoo.cfg");
-    std::fs::write(
-        &config,
-        format!(
-            "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\n",
-            dir.join("coordinator").display()
-        ),
-    )?;
-    print(
-        "coordinator, ZooKeeper 3.5.7",
-        ours(dir, &["coordinator", &config.display().to_string()], port)?,
-        theirs,
-    );
-
-    let begun = Instant::now();
-    let kafka = peers::kafka(&dir.join("kafka"), &zookeeper.addr.to_string(), &[])?;
-    let theirs = settled(&kafka.process, begun);
-    drop(kafka);
-    let port = elkfk_tests::free_port();
-    let config = dir.join("server.properties");
-    std::fs::write(
-        &config,
-        format!(
-            "broker.id=1\nlisteners=PLAINTEXT://127.0.0.1:{port}\nlog.dirs={}\nzookeeper.connect={}/elkfk\noffsets.topic.replication.factor=1\n",
-            dir.join("broker").display(),
-            zookeeper.addr
-        ),
-    )?;
-    print(
-        "broker, Kafka 3.4.1",
-        ours(dir, &["broker", &config.display().to_string()], port)?,
-        theirs,
-    );
-
-    let begun = Instant::now();
-    let elasticsearch = peers::elasticsearch(&dir.join("elasticsearch"), &[])?;
-    let seconds = begun.elapsed().as_secs_f64();
-    let memory = family_bytes(elasticsearch.process.id()) as f64 / f64::from(1 << 20);
-    drop(elasticsearch);
-    let port = elkfk_tests::free_port();
-    let listen = format!("127.0.0.1:{port}");
-    let data = dir.join("store").display().to_string();
-    print(
-        "store, Elasticsearch 8.19",
-        ours(dir, &["store", "--data", &data, "--listen", &listen], port)?,
-        (seconds, memory),
-    );
+    if side == Side::Ours {
+        let ours = boxes::coordinator(dir)?;
+        add(table, side, NAME, begun.elapsed().as_secs_f64(), &[&ours.process]);
+    } else {
+        let mut server = peers::zookeeper_starting(dir, free_port(), "")?;
+        Answer::Srvr.wait(&mut server.process, server.addr)?;
+        add(table, side, NAME, begun.elapsed().as_secs_f64(), &[&server.process]);
+    }
     Ok(())
 }
 
-/// Resident memory of a process and everything it started.
-pub(crate) fn family_bytes(root: u32) -> u64 {
-    let mut family = vec![root];
-    let mut bytes = 0;
-    while let Some(pid) = family.pop() {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let kib: u64 = status
-            .lines()
-            .find_map(|line| {
-                line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse().ok()
-            })
-            .unwrap_or(0);
-        bytes += kib * 1024;
-        let children =
-            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        family.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+fn broker(table: &mut Table, side: Side, dir: &Path, zookeeper: &str) -> Result<()> {
+    const NAME: &str = "broker (Kafka 3.4.1), Metadata";
+    let begun = Instant::now();
+    if side == Side::Ours {
+        let ours = boxes::broker(dir, &format!("{zookeeper}/elkfk"), &[])?;
+        add(table, side, NAME, begun.elapsed().as_secs_f64(), &[&ours.process]);
+    } else {
+        let chroot = format!("{zookeeper}/kafka");
+        let mut server = peers::kafka_starting(dir, free_port(), &chroot, &[])?;
+        Answer::Metadata.wait(&mut server.process, server.addr)?;
+        add(table, side, NAME, begun.elapsed().as_secs_f64(), &[&server.process]);
     }
-    bytes
+    Ok(())
+}
+
+fn store(table: &mut Table, side: Side, dir: &Path) -> Result<()> {
+    const NAME: &str = "store (Elasticsearch 8.19), `_cluster/health`";
+    let begun = Instant::now();
+    if side == Side::Ours {
+        let ours = boxes::store(dir)?;
+        add(table, side, NAME, begun.elapsed().as_secs_f64(), &[&ours.process]);
+    } else {
+        let mut server = peers::elasticsearch_starting(dir, free_port(), &[])?;
+        Answer::Health.wait(&mut server.process, server.addr)?;
+        add(table, side, NAME, begun.elapsed().as_secs_f64(), &[&server.process]);
+    }
+    Ok(())
+}
+
+/// `elkfk up` until coordinator, broker, store and page answer; the ancestors, started at once, until theirs do.
+fn up(table: &mut Table, side: Side, dir: &Path) -> Result<()> {
+    const NAME: &str = "`elkfk up` (ZooKeeper, Kafka, Elasticsearch at once), all answers";
+    std::fs::create_dir_all(dir)?;
+    let begun = Instant::now();
+    if side == Side::Ours {
+        // Nothing to read: the lines of this machine are no part of the comparison.
+        let nothing = dir.join("nothing").display().to_string();
+        let mut up = Up::start(dir, &["--watch", &nothing])?;
+        let at = |text: &str| text.trim_start_matches("http://").parse::<SocketAddr>();
+        for (answer, addr) in [
+            (Answer::Srvr, at(&up.coordinator)?),
+            (Answer::Metadata, at(&up.bootstrap)?),
+            (Answer::Health, at(&up.elasticsearch)?),
+            (Answer::Page, at(&up.dashboard)?),
+        ] {
+            answer.wait(&mut up.process, addr)?;
+        }
+        add(table, side, NAME, begun.elapsed().as_secs_f64(), &[&up.process]);
+    } else {
+        let mut zookeeper = peers::zookeeper_starting(&dir.join("zookeeper"), free_port(), "")?;
+        let mut elasticsearch =
+            peers::elasticsearch_starting(&dir.join("elasticsearch"), free_port(), &[])?;
+        let at = zookeeper.addr.to_string();
+        let mut kafka = peers::kafka_starting(&dir.join("kafka"), free_port(), &at, &[])?;
+        Answer::Srvr.wait(&mut zookeeper.process, zookeeper.addr)?;
+        Answer::Metadata.wait(&mut kafka.process, kafka.addr)?;
+        Answer::Health.wait(&mut elasticsearch.process, elasticsearch.addr)?;
+        let all = [&zookeeper.process, &kafka.process, &elasticsearch.process];
+        add(table, side, NAME, begun.elapsed().as_secs_f64(), &all);
+    }
+    Ok(())
+}
+
+pub(crate) fn run() -> Result<()> {
+    let mut table = Table::against("the ancestor");
+    for round in 0..crate::rounds() {
+        let dir = tempfile::tempdir()?;
+        let zookeeper = peers::zookeeper(&dir.path().join("beneath"), "")?;
+        let beneath = zookeeper.addr.to_string();
+        for side in Side::order(round) {
+            let at = |name: &str| dir.path().join(format!("{name}-{side:?}"));
+            coordinator(&mut table, side, &at("coordinator"))?;
+            broker(&mut table, side, &at("broker"), &beneath)?;
+            store(&mut table, side, &at("store"))?;
+        }
+        drop(zookeeper);
+        for side in Side::order(round) {
+            up(&mut table, side, &dir.path().join(format!("up-{side:?}")))?;
+        }
+    }
+    println!(
+        "Fresh data directories; each start ends at the first right answer to the same request.\n"
+    );
+    table.print();
+    Ok(())
 }

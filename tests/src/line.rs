@@ -118,6 +118,23 @@ impl Index {
         Ok(answer.body_mut().with_config().limit(256 << 20).read_json()?)
     }
 
+    /// Whether `path` is answered with 200.
+    pub fn is_ok(&self, path: &str) -> bool {
+        self.agent
+            .get(format!("{}{path}", self.url))
+            .call()
+            .is_ok_and(|answer| answer.status().as_u16() == 200)
+    }
+
+    pub fn put(&self, path: &str, body: &Value) -> Result<Value> {
+        let mut answer = self
+            .agent
+            .put(format!("{}{path}", self.url))
+            .send_json(body)
+            .with_context(|| format!("PUT {path}"))?;
+        Ok(answer.body_mut().with_config().limit(256 << 20).read_json()?)
+    }
+
     /// Documents of `logs-*`; 0 while there is no such index.
     pub fn count(&self) -> Result<u64> {
         let _ = self.post("/logs-*/_refresh", &json!({}));

@@ -7,6 +7,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -86,8 +87,24 @@ pub fn skip(test: &str, what: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {test}: {what} absent");
 }
 
+/// Whether the ancestors run with the heaps of their own start scripts.
+static HAS_OWN_HEAPS: AtomicBool = AtomicBool::new(false);
+
+/// Lets every ancestor started from now on have the heap that its own scripts give it, as a bench must.
+/// Tests give less, for several servers share a machine.
+pub fn use_their_own_heaps() {
+    HAS_OWN_HEAPS.store(true, Ordering::Relaxed);
+}
+
+/// Sets a heap for a test, unless the ancestor's own or one from the environment is wanted.
+fn small_heap(command: &mut Command, variable: &str, value: &str) {
+    if !HAS_OWN_HEAPS.load(Ordering::Relaxed) && std::env::var_os(variable).is_none() {
+        command.env(variable, value);
+    }
+}
+
 /// What a ZooKeeper at `addr` says to the four-letter word `srvr`; empty when it does not answer.
-fn srvr(addr: SocketAddr) -> String {
+pub fn srvr(addr: SocketAddr) -> String {
     use std::io::{Read, Write};
     let ask = || {
         let mut socket = TcpStream::connect_timeout(&addr, Duration::from_millis(200))?;
@@ -117,6 +134,15 @@ pub fn zookeeper(dir: &Path, extra: &str) -> Result<Server> {
 
 /// The same on a port of the caller's choice, such as the one it had before.
 pub fn zookeeper_at(dir: &Path, port: u16, extra: &str) -> Result<Server> {
+    let mut server = zookeeper_starting(dir, port, extra)?;
+    let addr = server.addr;
+    // It listens before it serves.
+    server.process.wait_until(START_LIMIT, |_| srvr(addr).contains("Mode:"))?;
+    Ok(server)
+}
+
+/// The same without the wait: it does not serve yet.
+pub fn zookeeper_starting(dir: &Path, port: u16, extra: &str) -> Result<Server> {
     std::fs::create_dir_all(dir)?;
     let config = dir.join("zoo.cfg");
     let text = format!(
@@ -126,12 +152,10 @@ pub fn zookeeper_at(dir: &Path, port: u16, extra: &str) -> Result<Server> {
     std::fs::create_dir_all(dir.join("data"))?;
     std::fs::write(&config, text)?;
     let mut command = Command::new("bash");
-    command.arg(Peer::ZooKeeper.script()).arg(&config).env("ZK_HEAP_OPTS", "-Xmx256m");
-    let mut process = Process::start("zookeeper", &mut command, &dir.join("zookeeper.log"))?;
-    let addr = SocketAddr::from(([127, 0, 0, 1], port));
-    // It listens before it serves.
-    process.wait_until(START_LIMIT, |_| srvr(addr).contains("Mode:"))?;
-    Ok(Server { process, addr, dir: dir.into() })
+    command.arg(Peer::ZooKeeper.script()).arg(&config);
+    small_heap(&mut command, "ZK_HEAP_OPTS", "-Xmx256m");
+    let process = Process::start("zookeeper", &mut command, &dir.join("zookeeper.log"))?;
+    Ok(Server { process, addr: SocketAddr::from(([127, 0, 0, 1], port)), dir: dir.into() })
 }
 
 /// Starts a real Kafka broker 0 on `zookeeper`; `overrides` are `key=value` of its server.properties.
@@ -141,6 +165,20 @@ pub fn kafka(dir: &Path, zookeeper: &str, overrides: &[&str]) -> Result<Server> 
 
 /// The same on a port of the caller's choice, such as the one it had before.
 pub fn kafka_at(dir: &Path, port: u16, zookeeper: &str, overrides: &[&str]) -> Result<Server> {
+    let log = dir.join("kafka.log");
+    let starts = count_starts(&log);
+    let mut server = kafka_starting(dir, port, zookeeper, overrides)?;
+    server.process.wait_until(START_LIMIT, |_| count_starts(&log) > starts)?;
+    Ok(server)
+}
+
+/// The same without the wait: it does not serve yet.
+pub fn kafka_starting(
+    dir: &Path,
+    port: u16,
+    zookeeper: &str,
+    overrides: &[&str],
+) -> Result<Server> {
     std::fs::create_dir_all(dir)?;
     let mut command = Command::new("bash");
     command
@@ -148,15 +186,9 @@ pub fn kafka_at(dir: &Path, port: u16, zookeeper: &str, overrides: &[&str]) -> R
         .arg(dir)
         .arg(format!("listeners=PLAINTEXT://127.0.0.1:{port}"))
         .arg(format!("zookeeper.connect={zookeeper}"))
-        .args(overrides)
-        .env(
-            "KAFKA_HEAP_OPTS",
-            std::env::var("KAFKA_HEAP_OPTS").unwrap_or_else(|_| "-Xms256m -Xmx512m".into()),
-        );
-    let log = dir.join("kafka.log");
-    let starts = count_starts(&log);
-    let mut process = Process::start("kafka", &mut command, &log)?;
-    process.wait_until(START_LIMIT, |_| count_starts(&log) > starts)?;
+        .args(overrides);
+    small_heap(&mut command, "KAFKA_HEAP_OPTS", "-Xms256m -Xmx512m");
+    let process = Process::start("kafka", &mut command, &dir.join("kafka.log"))?;
     Ok(Server { process, addr: SocketAddr::from(([127, 0, 0, 1], port)), dir: dir.into() })
 }
 
@@ -182,18 +214,28 @@ pub fn opensearch(dir: &Path, settings: &[&str]) -> Result<Server> {
     http_peer(Peer::OpenSearch, dir, free_port(), settings)
 }
 
+/// The same without the wait: it does not serve yet.
+pub fn elasticsearch_starting(dir: &Path, port: u16, settings: &[&str]) -> Result<Server> {
+    http_peer_starting(Peer::Elasticsearch, dir, port, settings)
+}
+
 fn http_peer(peer: Peer, dir: &Path, port: u16, settings: &[&str]) -> Result<Server> {
+    let mut server = http_peer_starting(peer, dir, port, settings)?;
+    server
+        .process
+        .wait_until(START_LIMIT, |process| process.output().contains("ready: http"))
+        .with_context(|| logs(&dir.join("logs")))?;
+    Ok(server)
+}
+
+fn http_peer_starting(peer: Peer, dir: &Path, port: u16, settings: &[&str]) -> Result<Server> {
     std::fs::create_dir_all(dir)?;
     let mut command = Command::new("bash");
     command.arg(peer.script()).arg(dir).arg(port.to_string()).args(settings);
-    command
-        .env("ELKFK_PEER_HEAP", std::env::var("ELKFK_PEER_HEAP").unwrap_or_else(|_| "700m".into()));
+    small_heap(&mut command, "ELKFK_PEER_HEAP", "700m");
     let log = dir.join("server.log");
     let _ = std::fs::remove_file(&log);
-    let mut process = Process::start(peer.name(), &mut command, &log)?;
-    process
-        .wait_until(START_LIMIT, |process| process.output().contains("ready: http"))
-        .with_context(|| logs(&dir.join("logs")))?;
+    let process = Process::start(peer.name(), &mut command, &log)?;
     Ok(Server { process, addr: SocketAddr::from(([127, 0, 0, 1], port)), dir: dir.into() })
 }
 
@@ -211,11 +253,14 @@ fn logs(dir: &Path) -> String {
 /// Runs one of Kafka's own command line tools to its end, with `stdin` as its input.
 pub fn kafka_tool(name: &str, args: &[&str], stdin: &str) -> Result<Output> {
     use std::io::Write;
-    let mut child = Command::new("bash")
-        .arg(scripts().join("kafka/kafka-tool"))
-        .arg(name)
-        .args(args)
-        .env("KAFKA_HEAP_OPTS", "-Xmx256m")
+    let mut command = Command::new("bash");
+    command.arg(scripts().join("kafka/kafka-tool")).arg(name).args(args);
+    // A heap that the environment gives is meant for the broker.
+    command.env_remove("KAFKA_HEAP_OPTS");
+    if !HAS_OWN_HEAPS.load(Ordering::Relaxed) {
+        command.env("KAFKA_HEAP_OPTS", "-Xmx256m");
+    }
+    let mut child = command
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())

@@ -99,28 +99,71 @@ impl Process {
 
     /// Resident memory in bytes, as the kernel counts it; 0 once it has ended.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-            .unwrap_or_default();
-        let kib = status.lines().find_map(|line| {
-            line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse().ok()
-        });
-        kib.unwrap_or(0u64) * 1024
+        status_bytes(self.id(), "VmRSS:")
+    }
+
+    /// The most memory in bytes that was ever resident; 0 once it has ended.
+    pub fn peak_bytes(&self) -> u64 {
+        status_bytes(self.id(), "VmHWM:")
     }
 
     /// User and system time it has used.
     pub fn cpu(&self) -> Duration {
-        let stat =
-            std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        // The command's name stands in parentheses and may hold spaces.
-        let ticks: u64 = stat
-            .rsplit(')')
-            .next()
-            .map(|rest| {
-                rest.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum()
-            })
-            .unwrap_or(0);
-        Duration::from_millis(ticks * 10)
+        cpu(self.id())
     }
+
+    /// What it and all that it started use.
+    pub fn family(&self) -> Usage {
+        let (mut family, mut usage) = (vec![self.id()], Usage::default());
+        while let Some(pid) = family.pop() {
+            usage.resident_bytes += status_bytes(pid, "VmRSS:");
+            usage.peak_bytes += status_bytes(pid, "VmHWM:");
+            usage.cpu += cpu(pid);
+            family.extend(children(pid));
+        }
+        usage
+    }
+}
+
+/// Memory and time of a process and its children.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    pub resident_bytes: u64,
+    /// The sum of each process's peak.
+    pub peak_bytes: u64,
+    pub cpu: Duration,
+}
+
+/// A size of `/proc/PID/status`, in bytes.
+fn status_bytes(pid: u32, key: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.trim().strip_suffix(" kB")?.trim().parse().ok());
+    kib.unwrap_or(0u64) * 1024
+}
+
+/// Those that any of its threads started: a JVM starts them from threads other than its first.
+fn children(pid: u32) -> Vec<u32> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return vec![] };
+    threads
+        .flatten()
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
+        .flat_map(|text| text.split_whitespace().flat_map(str::parse).collect::<Vec<u32>>())
+        .collect()
+}
+
+fn cpu(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The command's name stands in parentheses and may hold spaces.
+    let ticks: u64 = stat
+        .rsplit(')')
+        .next()
+        .map(|rest| {
+            rest.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum()
+        })
+        .unwrap_or(0);
+    Duration::from_millis(ticks * 10)
 }
 
 impl Drop for Process {
@@ -157,4 +200,18 @@ pub fn elkfk() -> PathBuf {
         assert!(cargo.status().expect("run cargo").success(), "build elkfk");
     }
     binary
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_holds_what_other_threads_started() {
+        // A test runs in a thread that is not the process's first.
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(children(std::process::id()).contains(&child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
