@@ -8,6 +8,7 @@ use std::time::Duration;
 use elkfk_broker::log::{LogConfig, LogManager, SystemDisk, TopicConfig, meta_properties};
 use elkfk_broker::partition::{AppendOptions, BrokerId, Isolation, Partition};
 use elkfk_tests::peers::{self, Peer};
+use elkfk_tests::process::{Process, elkfk};
 use elkfk_wire::kafka::records::{BatchBuilder, Compression, LeaderEpoch, Offset, batches};
 
 const NOW_MS: i64 = 1_760_000_000_000;
@@ -329,6 +330,116 @@ async fn a_log_directory_changes_hands_both_ways() {
     check_untroubled(&kafka);
     assert_eq!(consume(&kafka.addr.to_string(), "logs", expected.len()), expected);
     stop(&mut kafka);
+}
+
+/// A real broker 0 in `place`, on a ZooKeeper; one that was killed stays registered until its session
+/// ends, and the next one with its number refuses to start until then.
+fn start_kafka(place: &Path, zookeeper: &str, port: u16) -> peers::Server {
+    let overrides = [
+        "zookeeper.session.timeout.ms=4000",
+        "log.segment.bytes=16384",
+        "log.index.interval.bytes=1024",
+        "log.retention.hours=-1",
+        "offsets.topic.num.partitions=3",
+    ];
+    let start = || peers::kafka_at(place, port, zookeeper, &overrides);
+    start().or_else(|_| start()).or_else(|_| start()).unwrap()
+}
+
+/// `elkfk broker` with the same properties, in a process of its own.
+fn start_elkfk(place: &Path, zookeeper: &str, port: u16) -> Process {
+    let properties = place.join("elkfk.properties");
+    let text = format!(
+        "broker.id=0\nlisteners=PLAINTEXT://127.0.0.1:{port}\nlog.dirs={}\n\
+         zookeeper.connect={zookeeper}\nzookeeper.session.timeout.ms=4000\n\
+         log.segment.bytes=16384\nlog.index.interval.bytes=1024\nlog.retention.hours=-1\n\
+         offsets.topic.num.partitions=3\ngroup.initial.rebalance.delay.ms=0\n",
+        place.join("data").display()
+    );
+    std::fs::write(&properties, text).unwrap();
+    let mut command = std::process::Command::new(elkfk());
+    command.arg("broker").arg(&properties);
+    let log = place.join("elkfk.log");
+    let said = std::fs::read_to_string(&log).unwrap_or_default().matches("broker started").count();
+    let mut process = Process::start("elkfk broker", &mut command, &log).unwrap();
+    let is_ready = |process: &Process| process.output().matches("broker started").count() > said;
+    process.wait_until(Duration::from_secs(60), is_ready).unwrap();
+    process
+}
+
+/// Reads on as a member of `group` until `count` records came; commits where it stopped.
+fn consume_in_group(bootstrap: &str, group: &str, count: usize) -> Vec<String> {
+    let count = count.to_string();
+    let args = [
+        ["--bootstrap-server", bootstrap],
+        ["--topic", "logs"],
+        ["--group", group],
+        ["--max-messages", &count],
+        ["--timeout-ms", "60000"],
+        ["--consumer-property", "auto.offset.reset=earliest"],
+    ]
+    .concat();
+    let output = peers::kafka_tool("kafka-console-consumer", &args, "").unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Not the logs alone: whole brokers take turns, with one ZooKeeper, one number and one directory,
+/// and a group of consumers goes on where it was.
+#[tokio::test]
+async fn elkfk_and_kafka_take_turns_as_the_same_broker() {
+    let name = "elkfk_and_kafka_take_turns_as_the_same_broker";
+    if !peers::have(name, &[Peer::ZooKeeper, Peer::Kafka]) {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let zookeeper = peers::zookeeper(&root.path().join("zk"), "").unwrap();
+    let zookeeper_addr = zookeeper.addr.to_string();
+    let place = root.path().join("kafka");
+    let port = elkfk_tests::free_port();
+    let bootstrap = format!("127.0.0.1:{port}");
+    let mut written = 0;
+    let mut read = Vec::new();
+    // Kafka, ours, Kafka, ours killed, Kafka, ours.
+    for turn in 0..6 {
+        let (mut kafka, mut ours) = match turn % 2 {
+            0 => (Some(start_kafka(&place, &zookeeper_addr, port)), None),
+            _ => (None, Some(start_elkfk(&place, &zookeeper_addr, port))),
+        };
+        if turn == 0 {
+            let create = ["--bootstrap-server", &bootstrap, "--create", "--topic", "logs"];
+            let output = peers::kafka_tool("kafka-topics", &create, "").unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let codec = ["zstd", "lz4", "none", "gzip", "snappy", "zstd"][turn];
+        let values: Vec<_> = (0..300).map(|n| format!("turn {turn} {}", written + n)).collect();
+        produce(&bootstrap, "logs", codec, &values);
+        written += 300;
+        // Half of it stays for the next broker: the committed offset lies in the midst of a batch.
+        read.extend(consume_in_group(&bootstrap, "readers", 250));
+        if let Some(kafka) = &mut kafka {
+            check_untroubled(kafka);
+            stop(kafka);
+        }
+        if let Some(ours) = &mut ours {
+            if turn == 3 {
+                ours.kill();
+            } else {
+                ours.stop(Duration::from_secs(30)).unwrap();
+            }
+            let said = ours.output();
+            let complaints: Vec<_> = said.lines().filter(|line| line.contains("ERROR")).collect();
+            assert_eq!(complaints, Vec::<&str>::new());
+        }
+    }
+    let mut last = start_kafka(&place, &zookeeper_addr, port);
+    read.extend(consume_in_group(&bootstrap, "readers", written - read.len()));
+    let numbers: Vec<usize> =
+        read.iter().map(|value| value.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    assert_eq!(numbers, (0..written).collect::<Vec<_>>(), "each record once, in order");
+    assert_eq!(consume(&bootstrap, "logs", written).len(), written);
+    stop(&mut last);
 }
 
 /// Kafka's log says nothing bad about the logs it has opened.
