@@ -86,15 +86,17 @@ await check("Discover is accessible in both themes, with a line and a field open
   await inBothThemes("discover");
 });
 await check("a query narrows and marks, and the address holds it", async () => {
-  const before = await total();
   await page.keyboard.press("Escape");
   await page.locator("h1").click();
   await page.keyboard.press("/");
   await page.keyboard.type("GET");
   await page.keyboard.press("Enter");
-  await until((old) => Number(document.querySelector("#total strong")?.innerText.replaceAll(",", "")) < old, before);
-  equal(new URL(page.url()).searchParams.get("q"), "GET", "the query in the address");
   await page.locator("#lines mark").first().waitFor();
+  equal(new URL(page.url()).searchParams.get("q"), "GET", "the query in the address");
+  const narrowed = await total();
+  // Lines arrive all the time: all of them are counted later, and are more all the same.
+  const everything = (await (await fetch(`${url}/api/v1/search?size=0`)).json()).total;
+  claim(narrowed > 0 && narrowed < everything, `${narrowed} of ${everything} lines`);
   const shown = await page.locator("#lines tbody td.message").allInnerTexts();
   claim(shown.length > 10, `only ${shown.length} rows`);
   for (const text of shown) claim(/GET/i.test(text), `no GET in ${text}`);
