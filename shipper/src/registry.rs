@@ -120,7 +120,7 @@ mod generation_text {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Entry {
-    State(FileState),
+    State(Box<FileState>),
     Forget(#[serde(with = "generation_text")] Generation),
     /// When the registry was begun, in milliseconds since 1970; and the agent's id.
     Begun {
@@ -141,7 +141,7 @@ pub(crate) trait Journal {
 
 /// Appends the entry for `state` to `bytes`.
 pub(crate) fn write_state(state: &FileState, bytes: &mut Vec<u8>) {
-    write_entry(&Entry::State(state.clone()), bytes);
+    write_entry(&Entry::State(Box::new(state.clone())), bytes);
 }
 
 pub(crate) fn write_forget(generation: Generation, bytes: &mut Vec<u8>) {
@@ -204,7 +204,7 @@ pub(crate) fn read(bytes: &[u8]) -> Contents {
                 contents.good_bytes = (at + length + 1) as u64;
                 match entry {
                     Entry::State(state) => {
-                        contents.states.insert(state.generation, state);
+                        contents.states.insert(state.generation, *state);
                     }
                     Entry::Forget(generation) => {
                         contents.states.remove(&generation);
