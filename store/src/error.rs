@@ -42,7 +42,8 @@ const TEXT_BYTES_MAX: usize = 4096;
 fn cut(mut text: String) -> String {
     if text.len() > TEXT_BYTES_MAX {
         let bytes = text.len();
-        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        let end = (0..=TEXT_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
         text.shrink_to_fit();
         text.push_str(&format!("… [{bytes} bytes]"));
     }
