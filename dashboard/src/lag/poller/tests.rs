@@ -137,11 +137,11 @@ impl Broker {
                 let group_id = asked.groups[0].clone();
                 let is_secret = group_id == "secret";
                 let group = DescribedGroup {
-                    error_code: is_secret
-                        .then(|| {
-                            code(&self.is_refusing_secret, ErrorCode::GROUP_AUTHORIZATION_FAILED)
-                        })
-                        .unwrap_or(0),
+                    error_code: if is_secret {
+                        code(&self.is_refusing_secret, ErrorCode::GROUP_AUTHORIZATION_FAILED)
+                    } else {
+                        0
+                    },
                     group_id,
                     group_state: "Empty".into(),
                     ..DescribedGroup::default()
@@ -229,7 +229,7 @@ impl Page {
     }
 }
 
-fn state<'a>(lag: &'a Value, group: usize) -> &'a Value {
+fn state(lag: &Value, group: usize) -> &Value {
     &lag["groups"][group]["topics"][0]["partitions"][0]["state"]
 }
 
