@@ -17,11 +17,13 @@ fn step(bulk: &mut Bulk, now: Instant, input: Input) -> Vec<Output> {
 }
 
 fn requests(outputs: &[Output]) -> Vec<&Request> {
-    let request = |output| match output {
-        &Output::Send(ref request) => Some(request),
-        _ => None,
-    };
-    outputs.iter().filter_map(request).collect()
+    outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Send(request) => Some(request),
+            _ => None,
+        })
+        .collect()
 }
 
 fn answer(bulk: &mut Bulk, now: Instant, request: RequestId, reply: (u16, &str)) -> Vec<Output> {
