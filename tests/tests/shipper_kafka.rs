@@ -1,11 +1,10 @@
 //! The shipper against a real Kafka, through every rotation, kill and outage: no line lost, and after
 //! the index has dropped equal ids, none doubled.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use elkfk_shipper::{Config, Running};
 use elkfk_tests::free_port;
 use elkfk_tests::peers::{self, Peer, Server};
 use elkfk_tests::process::Process;
-use elkfk_wire::source_id::{HEADER, SourceId};
+use elkfk_wire::source_id::{Generation, HEADER, SourceId};
 use flate2::write::GzEncoder;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -117,7 +116,13 @@ impl Bench {
     fn scenario(&self, name: &'static str) -> Scenario {
         let dir = self.dir.path().join(name);
         fs::create_dir_all(dir.join("log")).expect("create a directory");
-        Scenario { name, dir, bootstrap: format!("127.0.0.1:{}", self.port), written: Vec::new() }
+        Scenario {
+            name,
+            dir,
+            bootstrap: format!("127.0.0.1:{}", self.port),
+            written: Vec::new(),
+            seen: HashSet::new(),
+        }
     }
 }
 
@@ -127,6 +132,8 @@ struct Scenario {
     dir: PathBuf,
     bootstrap: String,
     written: Vec<String>,
+    /// Files that the shipper was seen to know.
+    seen: HashSet<Generation>,
 }
 
 impl Scenario {
@@ -242,7 +249,7 @@ impl Scenario {
             list.add_partition_offset(self.name, partition, Offset::Beginning)?;
         }
         consumer.assign(&list)?;
-        let (mut records, mut seen) = (Vec::new(), std::collections::HashSet::new());
+        let (mut records, mut seen) = (Vec::new(), HashSet::new());
         let mut last_news = Instant::now();
         // Longer than a scan takes to come round, for what should not be there.
         let mut grace = None;
@@ -275,12 +282,18 @@ impl Scenario {
         }
     }
 
-    /// Waits until the shipper knows the file that has this name now.
-    async fn wait_until_seen(&self, shipper: &Running, name: &str) {
-        let inode = fs::metadata(self.path(name)).expect("a log").ino();
-        let id = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.ino());
+    /// Waits until the shipper knows the file that has this name now: it begins a generation of its own.
+    /// What `files` shows is a moment old, so the name alone may be that of the file before.
+    async fn wait_until_seen(&mut self, shipper: &Running, name: &str) {
+        let path = self.path(name);
         let started = Instant::now();
-        while !shipper.files().iter().any(|file| id(&file.path) == Some(inode)) {
+        loop {
+            let files = shipper.files();
+            let mut generations =
+                files.iter().filter(|file| file.path == path).map(|file| file.generation);
+            if generations.any(|generation| self.seen.insert(generation)) {
+                return;
+            }
             assert!(started.elapsed() < PATIENCE, "{}: {name} was never seen", self.name);
             pause(20).await;
         }
@@ -328,7 +341,7 @@ fn child() {
     let mut next = || lines.next().expect("four lines");
     let (name, dir, bootstrap, glob) = (next(), PathBuf::from(next()), next(), next());
     let name: &'static str = Box::leak(name.into_boxed_str());
-    let scenario = Scenario { name, dir, bootstrap, written: Vec::new() };
+    let scenario = Scenario { name, dir, bootstrap, written: Vec::new(), seen: HashSet::new() };
     elkfk_base::telemetry::init("info");
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
