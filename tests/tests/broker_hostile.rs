@@ -131,7 +131,6 @@ impl Client {
             partition_index: 0,
             current_leader_epoch: -1,
             timestamp: -1,
-            ..Default::default()
         };
         let topics = vec![list_offsets_request::ListOffsetsTopic {
             name: topic.into(),
