@@ -222,7 +222,11 @@ where
                 **byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x1b | 0x0c | 0x08)
             })
             .count();
-        Ok(Some(controls * 10 > text.len()))
+        // What compresses well looks random: half of it is no UTF-8, and a tenth are control characters, more or
+        // less. Text in an older encoding has the former alone.
+        let invalid: usize = text.utf8_chunks().map(|chunk| chunk.invalid().len()).sum();
+        let is_random = controls * 50 > text.len() && invalid * 4 > text.len();
+        Ok(Some(is_random || controls * 10 > text.len()))
     }
 
     /// Where the first byte that is not NUL stands, from `at` on.

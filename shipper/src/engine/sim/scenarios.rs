@@ -105,6 +105,19 @@ fn a_hole_in_the_middle_makes_no_binary_file() {
 }
 
 #[test]
+fn what_looks_random_is_no_text() {
+    use rand::{RngCore, SeedableRng};
+    for seed in 0..20 {
+        let mut bytes = vec![0; 5000];
+        rand::rngs::SmallRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+        check(|sim| {
+            sim.disk.lock().create("app.log.1", bytes.clone());
+            sim.write_lines(3);
+        });
+    }
+}
+
+#[test]
 fn excluded_files_are_not_read() {
     check(|sim| {
         sim.kill();
