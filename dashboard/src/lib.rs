@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use elkfk_base::Tasks;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::elastic::Elastic;
 use crate::lag::{Snapshot, Tracker};
@@ -99,11 +100,23 @@ impl Shared {
 pub struct Running {
     local_addr: SocketAddr,
     tasks: Tasks,
+    /// Why a task ended by itself.
+    failure: watch::Receiver<Option<String>>,
 }
 
 impl Running {
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Resolves when a part of it ended although nobody had asked it to, with the reason.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.failure.clone();
+        let reason = failure.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            None => std::future::pending().await,
+        }
     }
 
     /// Closes the page's connections and stops measuring.
@@ -130,10 +143,33 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         snapshot: watch::Sender::new("".into()),
         tasks: tasks.clone(),
     });
-    tasks.spawn("measure lag", lag::poller::run(shared.clone()));
-    tasks.spawn("watch store", lag::poller::watch_store(shared.clone()));
-    tasks.spawn("serve page", http::serve(listener, shared));
-    Ok(Running { local_addr, tasks })
+    let parts = [
+        ("measure lag", tasks.spawn("measure lag", lag::poller::run(shared.clone()))),
+        ("watch store", tasks.spawn("watch store", lag::poller::watch_store(shared.clone()))),
+        ("serve page", tasks.spawn("serve page", http::serve(listener, shared))),
+    ];
+    let failure = watch_over(&tasks, parts);
+    Ok(Running { local_addr, tasks, failure })
+}
+
+/// Says why one of the tasks ended before all were asked to stop: a page that is served no more, or
+/// shows figures that nobody measures, must not look well.
+fn watch_over(
+    tasks: &Tasks,
+    parts: impl IntoIterator<Item = (&'static str, JoinHandle<()>)>,
+) -> watch::Receiver<Option<String>> {
+    let (failed, failure) = watch::channel(None);
+    for (name, part) in parts {
+        let (failed, stopping) = (failed.clone(), tasks.token());
+        tasks.spawn("watch over a task", async move {
+            let end = part.await;
+            if !stopping.is_cancelled() {
+                let reason = end.map_or_else(|error| error.to_string(), |()| "ended".to_owned());
+                failed.send_replace(Some(format!("{name}: {reason}")));
+            }
+        });
+    }
+    failure
 }
 
 /// Milliseconds since 1970.
@@ -159,4 +195,30 @@ fn snapshot_json(
     json["broker"] = health(broker);
     json["store"] = store.map(health).into();
     json.to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_by_itself_is_a_failure_a_stop_is_none() {
+        let tasks = Tasks::new();
+        let waits = |tasks: &Tasks| {
+            let stopping = tasks.token();
+            tasks.spawn("waits", async move { stopping.cancelled().await })
+        };
+        let panics = tasks.spawn("panics", async { panic!("as a test") });
+        let mut failure =
+            watch_over(&tasks, [("measure lag", panics), ("serve page", waits(&tasks))]);
+        let reason = failure.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        assert!(reason.starts_with("measure lag: ") && reason.contains("panicked"), "{reason}");
+        tasks.shutdown().await;
+
+        let tasks = Tasks::new();
+        let mut failure =
+            watch_over(&tasks, [("measure lag", waits(&tasks)), ("serve page", waits(&tasks))]);
+        tasks.shutdown().await;
+        assert!(failure.wait_for(Option::is_some).await.is_err());
+    }
 }
