@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 
 use crate::args;
+use crate::files;
+use crate::say::sayln;
 use crate::signals::asked_to_stop;
 
 fn say(name: &str, at: impl std::fmt::Display) {
-    println!("{name:<12} {at:<26} ready");
+    sayln!("{name:<12} {at:<26} ready");
 }
 
 /// Runs until Ctrl-C or the failure of the box; then `stop` is awaited.
@@ -59,13 +61,27 @@ pub(crate) async fn store(args: args::Store) -> Result<()> {
 }
 
 pub(crate) async fn sink(args: args::Sink) -> Result<()> {
-    let mut config = elkfk_sink::Config { files: args.config.clone(), ..Default::default() };
+    let mut config = elkfk_sink::Config { files: pipelines(&args.config)?, ..Default::default() };
     if let Some(workers) = args.workers {
         config.workers = workers;
     }
     let running = elkfk_sink::start(config).await.context("start sink")?;
     say("sink", names(&args.config));
     until_stopped!("sink", running)
+}
+
+/// The files as given; of a directory without files of its own, the pipelines in its folders, as `up` finds them.
+fn pipelines(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in given {
+        let nested = if path.is_dir() { files::pipelines_in(path)? } else { vec![] };
+        if nested.iter().any(|file| file.parent() != Some(path)) {
+            found.extend(nested);
+        } else {
+            found.push(path.clone());
+        }
+    }
+    Ok(found)
 }
 
 fn names(files: &[PathBuf]) -> String {
@@ -93,12 +109,11 @@ pub(crate) async fn dashboard(args: args::Dashboard) -> Result<()> {
     let running = elkfk_dashboard::start(config).await.context("start dashboard")?;
     let at: SocketAddr = running.local_addr();
     say("dashboard", format!("http://{at}"));
-    asked_to_stop().await;
-    running.stop().await;
-    Ok(())
+    until_stopped!("dashboard", running)
 }
 
-pub(crate) async fn replay(args: args::Replay) -> Result<()> {
+/// Whether every record was sent again.
+pub(crate) async fn replay(args: args::Replay) -> Result<bool> {
     let args::Replay { topic, bootstrap_server, from_beginning } = args;
     let topic = topic.strip_suffix(".dead").map(str::to_owned).unwrap_or(topic);
     let config = elkfk_sink::ReplayConfig {
@@ -109,7 +124,7 @@ pub(crate) async fn replay(args: args::Replay) -> Result<()> {
     };
     let report = elkfk_sink::replay(config).await.context("replay")?;
     for (topic, count) in &report.sent {
-        println!("{topic}: {count} sent again");
+        sayln!("{topic}: {count} sent again");
     }
     let odd = [
         (report.without_value, "too large to have been kept, and no longer in their topic"),
@@ -117,10 +132,10 @@ pub(crate) async fn replay(args: args::Replay) -> Result<()> {
         (report.foreign, "no dead letters"),
     ];
     for (count, what) in odd.into_iter().filter(|(count, _)| *count > 0) {
-        println!("{count} records left: {what}");
+        sayln!("{count} records left: {what}");
     }
     if report.sent.is_empty() {
-        println!("nothing to send again");
+        sayln!("nothing to send again");
     }
-    Ok(())
+    Ok(report.without_value == 0 && report.foreign == 0)
 }

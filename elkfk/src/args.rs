@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// One binary for the way a log line takes: files → topics → index → page.
 #[derive(Debug, Parser)]
@@ -28,8 +28,10 @@ pub(crate) enum Command {
     Up(Up),
     /// Writes configuration files with the defaults in force, each line explained
     Init(Init),
-    /// Reads configuration files and names every mistake; runs a pipeline's sample
+    /// Reads configuration files and names every mistake; runs the sample.log beside a pipeline
     Check(Check),
+    /// Prints what is in force for a box: key, value, and the line it came from
+    Config(Config),
     /// Runs the shipper alone: filebeat.yml
     Shipper(Shipper),
     /// Runs the broker alone: server.properties
@@ -53,16 +55,17 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// Files to tail, as globs; `**` crosses directories
-    #[arg(long, value_name = "GLOB", num_args = 1.., default_value = "/var/log/**")]
+    /// Files to tail, as globs; `**` crosses directories [default: /var/log/**]
+    #[arg(long, value_name = "GLOB", num_args = 1..)]
     pub(crate) watch: Vec<String>,
-    /// Where everything is kept [default: $XDG_DATA_HOME/elkfk or ~/.local/share/elkfk]
+    /// Where everything is kept [default: DIR/data of --config, else $XDG_DATA_HOME/elkfk or ~/.local/share/elkfk]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Also writes a realistic log to follow
     #[arg(long)]
     pub(crate) demo: bool,
-    /// Reads zoo.cfg, server.properties, filebeat.yml and pipelines/ from here, those that exist
+    /// Reads zoo.cfg, server.properties, filebeat.yml and pipelines/ from here, those that exist; a flag
+    /// wins over a file, or is refused where it cannot
     #[arg(long, value_name = "DIR")]
     pub(crate) config: Option<PathBuf>,
     /// Uses this Kafka instead of an own broker
@@ -74,20 +77,21 @@ pub(crate) struct Up {
     /// Uses this Elasticsearch or OpenSearch instead of an own store
     #[arg(long, value_name = "URL")]
     pub(crate) elasticsearch: Option<String>,
-    /// The topic between shipper and sink; created with 3 partitions where it does not exist
-    #[arg(long, value_name = "NAME", default_value = "logs")]
-    pub(crate) topic: String,
+    /// The topic between shipper and sink; created with 3 partitions where it does not exist [default: logs]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) topic: Option<String>,
     /// Days a daily index of the store is kept, counted from its day [default: for ever]
     #[arg(long, value_name = "DAYS")]
     pub(crate) retention_days: Option<u32>,
-    /// The address every box listens on
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
-    pub(crate) listen: IpAddr,
-    /// 0 takes any free port, here and below
-    #[arg(long, value_name = "PORT", default_value_t = 2181)]
-    pub(crate) coordinator_port: u16,
-    #[arg(long, value_name = "PORT", default_value_t = 9092)]
-    pub(crate) broker_port: u16,
+    /// The address every box listens on [default: 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    pub(crate) listen: Option<IpAddr>,
+    /// 0 takes any free port, here and below [default: 2181]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) coordinator_port: Option<u16>,
+    /// [default: 9092]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) broker_port: Option<u16>,
     #[arg(long, value_name = "PORT", default_value_t = 9200)]
     pub(crate) store_port: u16,
     #[arg(long, value_name = "PORT", default_value_t = 5601)]
@@ -102,9 +106,31 @@ pub(crate) struct Init {
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// zoo.cfg, server.properties (*.properties), filebeat.yml (*.yml), pipelines (*.conf, or their directory)
+    /// zoo.cfg, server.properties (*.properties), filebeat.yml (*.yml), pipelines (*.conf, or a directory of
+    /// them), or a directory that holds any of these, such as that of `init`
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Config {
+    /// Whose configuration the file is
+    #[arg(value_enum, value_name = "BOX")]
+    pub(crate) of: Of,
+    /// server.properties, zoo.cfg or filebeat.yml
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Prints a list of objects with the keys key, value and origin
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A box with a configuration file of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Of {
+    Broker,
+    Coordinator,
+    Shipper,
 }
 
 #[derive(Debug, Args)]
@@ -136,7 +162,7 @@ pub(crate) struct Coordinator {
 
 #[derive(Debug, Args)]
 pub(crate) struct Sink {
-    /// Pipeline files or directories of *.conf
+    /// Pipeline files, or directories of *.conf and */pipeline.conf
     #[arg(short = 'f', long = "config", value_name = "FILE", num_args = 1.., required = true)]
     pub(crate) config: Vec<PathBuf>,
     /// Pipeline workers [default: the number of cores]

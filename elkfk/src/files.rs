@@ -8,10 +8,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rust_embed::RustEmbed;
 
-/// The pipelines that come with the program.
+use crate::say::sayln;
+
+/// The pipelines that come with the program, with their samples.
 #[derive(RustEmbed)]
 #[folder = "../pipelines"]
 #[include = "*/pipeline.conf"]
+#[include = "*/sample.log"]
+#[include = "*/expected.jsonl"]
 struct Pipelines;
 
 const ZOO_CFG: &str = include_str!("../templates/zoo.cfg");
@@ -70,24 +74,29 @@ pub(crate) const BROKER: ConfigFile =
 pub(crate) const SHIPPER: ConfigFile = ConfigFile { name: "filebeat.yml", template: FILEBEAT_YML };
 
 impl ConfigFile {
-    /// The file in `config`, if there is one, else the text with the defaults; and its name for messages.
-    pub(crate) fn read(self, config: Option<&Path>, values: &Values) -> Result<(String, String)> {
-        if let Some(path) = config.map(|dir| dir.join(self.name)).filter(|path| path.exists()) {
-            let text =
-                fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-            return Ok((path.display().to_string(), text));
-        }
-        Ok((self.name.to_owned(), values.fill(self.template)))
+    /// Where it stands in `config`, if it is there.
+    pub(crate) fn path(self, config: Option<&Path>) -> Option<PathBuf> {
+        config.map(|dir| dir.join(self.name)).filter(|path| path.exists())
+    }
+
+    /// The text with the defaults.
+    pub(crate) fn text(self, values: &Values) -> String {
+        values.fill(self.template)
     }
 }
 
-/// Pipeline files of `config`: `pipelines/*.conf` or `pipelines/*/pipeline.conf`; empty where it has none.
+/// Pipeline files of `config`; empty where it has none.
 pub(crate) fn pipelines(config: Option<&Path>) -> Result<Vec<PathBuf>> {
-    let Some(dir) = config.map(|dir| dir.join("pipelines")).filter(|dir| dir.is_dir()) else {
-        return Ok(vec![]);
-    };
+    match config.map(|dir| dir.join("pipelines")).filter(|dir| dir.is_dir()) {
+        Some(dir) => pipelines_in(&dir),
+        None => Ok(vec![]),
+    }
+}
+
+/// Pipeline files of a directory: `*.conf` and `*/pipeline.conf`.
+pub(crate) fn pipelines_in(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
+    for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
         let path = entry?.path();
         let nested = path.join("pipeline.conf");
         if path.extension().is_some_and(|extension| extension == "conf") {
@@ -125,25 +134,23 @@ pub(crate) fn init(dir: &Path) -> Result<()> {
         .map(|file| (file.name.into(), values.fill(file.template)))
         .collect();
     // One pipeline is in force; the others are there to start from.
-    texts.push(("pipelines/default/pipeline.conf".into(), default_pipeline()?));
-    for name in Pipelines::iter().filter(|name| !name.starts_with("default/")) {
+    for name in Pipelines::iter() {
         let file = Pipelines::get(&name).context("a listed pipeline is there")?;
-        texts.push((
-            Path::new("examples").join(name.as_ref()),
-            String::from_utf8(file.data.into_owned())?,
-        ));
+        let folder = if name.starts_with("default/") { "pipelines" } else { "examples" };
+        let text = String::from_utf8(file.data.into_owned())?;
+        texts.push((Path::new(folder).join(name.as_ref()), text));
     }
     for (name, text) in texts {
         let path = dir.join(name);
         if path.exists() {
-            println!("{:<44} kept as it is", path.display());
+            sayln!("{:<44} kept as it is", path.display());
             continue;
         }
         let folder = path.parent().context("a file has a folder")?;
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-        println!("{:<44} written", path.display());
+        sayln!("{:<44} written", path.display());
     }
-    println!("\nnext: elkfk check {0}/*.* && elkfk up --config {0}", dir.display());
+    sayln!("\nnext: elkfk check {0} && elkfk up --config {0}", dir.display());
     Ok(())
 }

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::args::Healthcheck;
+use crate::say::sayln;
 
 const TIMEOUT: Duration = Duration::from_secs(4);
 /// Of an answer, as much as is needed to judge it.
@@ -27,10 +28,10 @@ pub(crate) async fn run(args: Healthcheck) -> Result<bool> {
     }
     let mut is_well = true;
     let mut report = |name: &str, at: &str, result: Result<()>| match result {
-        Ok(()) => println!("{name:<12} {at:<28} well"),
+        Ok(()) => sayln!("{name:<12} {at:<28} well"),
         Err(error) => {
             is_well = false;
-            println!("{name:<12} {at:<28} {error:#}");
+            sayln!("{name:<12} {at:<28} {error:#}");
         }
     };
     if let Some(at) = coordinator {

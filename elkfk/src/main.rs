@@ -3,10 +3,13 @@
 mod alone;
 mod args;
 mod check;
+mod config;
 mod demo;
 mod files;
 mod healthcheck;
 mod kafka_tools;
+mod plan;
+mod say;
 mod signals;
 mod up;
 
@@ -17,6 +20,7 @@ use anyhow::Result;
 use clap::Parser;
 
 use args::{Cli, Command};
+use say::asideln;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -34,7 +38,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            asideln!("error: {error:#}");
             ExitCode::from(2)
         }
     }
@@ -50,6 +54,7 @@ fn tool(words: &[OsString]) -> ExitCode {
         "up",
         "init",
         "check",
+        "config",
         "shipper",
         "broker",
         "coordinator",
@@ -63,7 +68,7 @@ fn tool(words: &[OsString]) -> ExitCode {
         &name,
         known.into_iter().chain(kafka_tools::tool_names()),
     );
-    eprintln!("error: no command {name:?}{hint}; elkfk --help lists them");
+    asideln!("error: no command {name:?}{hint}; elkfk --help lists them");
     ExitCode::from(2)
 }
 
@@ -79,6 +84,7 @@ fn run(command: Command) -> Result<bool> {
     match command {
         Command::Init(args) => return files::init(&args.dir).map(|()| true),
         Command::Check(args) => return check::run(&args.files),
+        Command::Config(args) => return config::run(&args).map(|()| true),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -91,9 +97,11 @@ fn run(command: Command) -> Result<bool> {
             Command::Sink(args) => alone::sink(args).await.map(|()| true),
             Command::Store(args) => alone::store(args).await.map(|()| true),
             Command::Dashboard(args) => alone::dashboard(args).await.map(|()| true),
-            Command::Replay(args) => alone::replay(args).await.map(|()| true),
+            Command::Replay(args) => alone::replay(args).await,
             Command::Healthcheck(args) => healthcheck::run(args).await,
-            Command::Init(_) | Command::Check(_) | Command::Tool(_) => Ok(true),
+            Command::Init(_) | Command::Check(_) | Command::Config(_) | Command::Tool(_) => {
+                Ok(true)
+            }
         }
     });
     // A blocking task that still runs (a file on a dead disk, say) must not keep the process.

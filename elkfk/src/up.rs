@@ -1,7 +1,7 @@
 //! `elkfk up`: every box in one process, over the sockets they would use apart.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,8 +11,9 @@ use elkfk_broker_client::{Client, NewTopic};
 use tracing::{info, warn};
 
 use crate::args::Up;
-use crate::files::{self, Values};
-use crate::{demo, signals};
+use crate::plan::Plan;
+use crate::say::{asideln, sayln};
+use crate::{demo, files, signals};
 
 const GROUP: &str = "elkfk-sink";
 const PARTITIONS: i32 = 3;
@@ -71,27 +72,20 @@ impl Boxes {
             error = of("store", self.store.as_ref().map(|running| running.failed())) => error,
             error = of("sink", self.sink.as_ref().map(|running| running.failed())) => error,
             error = of("shipper", self.shipper.as_ref().map(|running| running.failed())) => error,
+            error = of("dashboard", self.dashboard.as_ref().map(|running| running.failed())) => error,
         }
     }
 }
 
 async fn stopped(name: &'static str, stop: impl Future<Output = ()>) {
-    if tokio::time::timeout(STOP_LIMIT, stop).await.is_err() {
-        warn!(name, "did not stop in time and is left behind");
+    match tokio::time::timeout(STOP_LIMIT, stop).await {
+        Ok(()) => info!(name, "box stopped"),
+        Err(_) => warn!(name, "did not stop in time and is left behind"),
     }
 }
 
-/// Where data goes unless `--data` says otherwise.
-fn default_data() -> Result<PathBuf> {
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share"));
-    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home);
-    Ok(base
-        .context("neither XDG_DATA_HOME nor HOME is set; give a directory with --data")?
-        .join("elkfk"))
-}
-
 fn say(name: &str, at: &str, state: &str, more: &str) {
-    println!("{:<12} {at:<26} {state:<9} {more}", name);
+    sayln!("{:<12} {at:<26} {state:<9} {more}", name);
 }
 
 /// Runs until Ctrl-C, SIGTERM or the failure of a box.
@@ -103,7 +97,7 @@ pub(crate) async fn run(args: Up) -> Result<()> {
     };
     let result = match result {
         Ok(()) => {
-            println!("\nCtrl-C stops, data is kept");
+            sayln!("\nCtrl-C stops, data is kept");
             tokio::select! {
                 error = boxes.failed() => Err(error),
                 () = signals::asked_to_stop() => Ok(()),
@@ -112,7 +106,7 @@ pub(crate) async fn run(args: Up) -> Result<()> {
         Err(error) => Err(error),
     };
     if result.is_ok() {
-        eprintln!("stopping; Ctrl-C again ends at once");
+        asideln!("stopping; Ctrl-C again ends at once");
     }
     tokio::select! {
         () = boxes.stop() => {}
@@ -122,40 +116,19 @@ pub(crate) async fn run(args: Up) -> Result<()> {
 }
 
 async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
-    check_ports(args)?;
-    let data = match &args.data {
-        Some(data) => data.clone(),
-        None => default_data()?,
-    };
-    let data = std::path::absolute(&data).with_context(|| format!("find {}", data.display()))?;
+    let plan = Plan::of(args)?;
+    plan.check_ports(args)?;
+    let Plan { data, listen, coordinator, broker, mut shipper, topic, pipelines } = plan;
     std::fs::create_dir_all(&data).with_context(|| {
         format!("create {}; make its parent writable for this user or give another directory with --data", data.display())
     })?;
-    let config = args.config.as_deref();
-    if let Some(dir) = config.filter(|dir| !dir.is_dir()) {
-        bail!("--config {}: no such directory; elkfk init {0} writes one", dir.display());
-    }
-    let mut watch = args.watch.clone();
-    if args.demo {
-        watch.push(format!("{}/**", demo::directory(&data).display()));
-    }
-    let mut values = Values {
-        data: data.clone(),
-        listen: args.listen,
-        coordinator_port: args.coordinator_port,
-        broker_port: args.broker_port,
-        zookeeper: args.zookeeper.clone().unwrap_or_default(),
-        bootstrap: args.bootstrap_server.clone().unwrap_or_default(),
-        topic: args.topic.clone(),
-        watch,
-    };
 
     // The store needs none of the others: it opens its indices while the broker opens its logs.
     let store = async {
         if args.elasticsearch.is_some() {
             return Ok(None);
         }
-        let listen = SocketAddr::new(args.listen, args.store_port);
+        let listen = SocketAddr::new(listen, args.store_port);
         let config = elkfk_store::Config {
             listen,
             data_dir: data.join("store"),
@@ -165,30 +138,40 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
         elkfk_store::start(config).await.context("start store").map(Some)
     };
     let brokers = async {
-        if args.bootstrap_server.is_none() {
-            if args.zookeeper.is_none() {
-                let (name, text) = files::COORDINATOR.read(config, &values)?;
-                let config = elkfk_coordinator::Config::parse(&name, &text)?;
+        let bootstrap = if let Some(broker) = broker {
+            let mut at = None;
+            if let Some(config) = coordinator {
                 let coordinator =
                     elkfk_coordinator::start(config).await.context("start coordinator")?;
-                values.zookeeper = reachable(coordinator.local_addr()).to_string();
-                say("coordinator", &values.zookeeper, "ready", "");
+                let addr = reachable(coordinator.local_addr());
+                at = Some(addr);
+                say("coordinator", &addr.to_string(), "ready", "");
                 boxes.coordinator = Some(coordinator);
             }
-            let (name, text) = files::BROKER.read(config, &values)?;
-            let config = elkfk_broker::Config::from_text(&name, &text, &[])?;
-            let broker = elkfk_broker::start(config).await.context("start broker")?;
-            values.bootstrap = reachable(broker.local_addr()).to_string();
+            let broker = elkfk_broker::start(broker.on(at)?).await.context("start broker")?;
+            let addr = reachable(broker.local_addr());
             boxes.broker = Some(broker);
-        }
-        let topic = ensure_topic(&values.bootstrap, &args.topic).await?;
+            addr.to_string()
+        } else {
+            args.bootstrap_server.clone().context("neither a broker nor --bootstrap-server")?
+        };
+        let topic = ensure_topic(&bootstrap, topic.as_deref()).await?;
         let state = if args.bootstrap_server.is_some() { "given" } else { "ready" };
-        say("broker", &values.bootstrap, state, &topic);
-        Ok::<_, anyhow::Error>(())
+        say("broker", &bootstrap, state, &topic);
+        Ok::<_, anyhow::Error>(bootstrap)
     };
     let (store, brokers) = tokio::join!(store, brokers);
-    brokers?;
-    boxes.store = store?;
+    // Even where the brokers failed, a store that runs is stopped in order.
+    let bootstrap = match store {
+        Ok(store) => {
+            boxes.store = store;
+            brokers?
+        }
+        Err(error) => {
+            brokers?;
+            return Err(error);
+        }
+    };
     let elasticsearch = match (&args.elasticsearch, &boxes.store) {
         (Some(url), _) => url.clone(),
         (None, Some(store)) => format!("http://{}", reachable(store.local_addr())),
@@ -204,8 +187,8 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
 
     // The page comes before the lines, so that it shows the first of them.
     let page = elkfk_dashboard::start(elkfk_dashboard::Config {
-        listen: SocketAddr::new(args.listen, args.dashboard_port),
-        bootstrap_servers: values.bootstrap.clone(),
+        listen: SocketAddr::new(listen, args.dashboard_port),
+        bootstrap_servers: bootstrap.clone(),
         elasticsearch: elasticsearch.clone(),
         ..Default::default()
     });
@@ -218,14 +201,15 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
         demo::start(&demo::directory(&data), &tasks).context("start the demo")?;
         boxes.demo = Some(tasks);
     }
-    let pipelines = pipelines(config, &data)?;
+    let pipelines = if pipelines.is_empty() { default_pipeline(&data)? } else { pipelines };
+    let mut env = BTreeMap::from([
+        ("ELKFK_BOOTSTRAP".to_owned(), bootstrap.clone()),
+        ("ELKFK_ELASTICSEARCH".to_owned(), elasticsearch),
+    ]);
+    env.extend(topic.map(|topic| ("ELKFK_TOPIC".to_owned(), topic)));
     let sink = elkfk_sink::start(elkfk_sink::Config {
         files: pipelines.clone(),
-        env: BTreeMap::from([
-            ("ELKFK_BOOTSTRAP".to_owned(), values.bootstrap.clone()),
-            ("ELKFK_ELASTICSEARCH".to_owned(), elasticsearch),
-            ("ELKFK_TOPIC".to_owned(), args.topic.clone()),
-        ]),
+        env,
         group: Some(GROUP.to_owned()),
         instance: Some(instance(&data)?),
         ..Default::default()
@@ -234,47 +218,15 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
     let names: Vec<_> = pipelines.iter().filter_map(|path| pipeline_name(path)).collect();
     say("sink", &format!("group {GROUP}"), "ready", &format!("pipeline {}", names.join(", ")));
 
-    let (name, text) = files::SHIPPER.read(config, &values)?;
-    let shipper =
-        elkfk_shipper::Config::parse(&name, &text, false, &|name| std::env::var(name).ok())?;
+    shipper.output.hosts = bootstrap.split(',').map(|host| host.trim().to_owned()).collect();
+    let paths: Vec<_> =
+        shipper.inputs.iter().flat_map(|input| &input.paths).map(String::as_str).collect();
+    let paths = paths.join(" ");
     boxes.shipper = Some(elkfk_shipper::start(shipper).await.context("start shipper")?);
-    say("shipper", &values.watch.join(" "), "reading", "");
+    say("shipper", &paths, "reading", "");
     say("dashboard", &page_at, "ready", "");
     info!(data = %data.display(), "all boxes run");
     Ok(())
-}
-
-/// Each port that was asked for, before anything is started: the flag is known here.
-fn check_ports(args: &Up) -> Result<()> {
-    let own_broker = args.bootstrap_server.is_none();
-    let ports = [
-        (
-            "coordinator",
-            "--coordinator-port",
-            args.coordinator_port,
-            own_broker && args.zookeeper.is_none(),
-        ),
-        ("broker", "--broker-port", args.broker_port, own_broker),
-        ("store", "--store-port", args.store_port, args.elasticsearch.is_none()),
-        ("dashboard", "--dashboard-port", args.dashboard_port, true),
-    ];
-    let mut taken = Vec::new();
-    for (name, flag, port, is_wanted) in ports {
-        if !is_wanted || port == 0 {
-            continue;
-        }
-        let addr = SocketAddr::new(args.listen, port);
-        if let Err(error) = TcpListener::bind(addr) {
-            let cause = match error.kind() {
-                std::io::ErrorKind::AddrInUse => {
-                    "the address is in use; stop the program that holds it".to_owned()
-                }
-                _ => error.to_string(),
-            };
-            taken.push(format!("{name}: listen on {addr}: {cause}, or give another port with {flag} (0 takes any free one)"));
-        }
-    }
-    if taken.is_empty() { Ok(()) } else { bail!("{}", taken.join("\n")) }
 }
 
 /// Where a listener on every address can be reached from here.
@@ -283,12 +235,15 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
 }
 
 /// Creates the topic where it does not exist; says how many partitions it has.
-async fn ensure_topic(bootstrap: &str, topic: &str) -> Result<String> {
+async fn ensure_topic(bootstrap: &str, topic: Option<&str>) -> Result<String> {
     let client = Client::new(elkfk_broker_client::Config::to(bootstrap));
-    let cluster = client
-        .metadata(Some(&[topic]))
-        .await
-        .with_context(|| format!("ask {bootstrap} for topic {topic}"))?;
+    let asked: Vec<&str> = topic.into_iter().collect();
+    let cluster = client.metadata(Some(&asked)).await.with_context(|| {
+        format!("ask {bootstrap} for topic {}", topic.unwrap_or("of filebeat.yml"))
+    })?;
+    let Some(topic) = topic else {
+        return Ok("topics as filebeat.yml makes them of each event".to_owned());
+    };
     let existing = cluster.topic(topic).map_or(0, |topic| topic.partitions.len());
     if existing > 0 {
         return Ok(format!("topic {topic}, {existing} partitions"));
@@ -309,12 +264,8 @@ async fn ensure_topic(bootstrap: &str, topic: &str) -> Result<String> {
     }
 }
 
-/// The pipelines of `config`, or the default one, written below `data` so that it can be read there.
-fn pipelines(config: Option<&Path>, data: &Path) -> Result<Vec<PathBuf>> {
-    let found = files::pipelines(config)?;
-    if !found.is_empty() {
-        return Ok(found);
-    }
+/// The default pipeline, written below `data` so that it can be read there.
+fn default_pipeline(data: &Path) -> Result<Vec<PathBuf>> {
     let path = data.join("sink/default/pipeline.conf");
     std::fs::create_dir_all(data.join("sink/default"))
         .with_context(|| format!("create {}", data.join("sink").display()))?;
@@ -330,6 +281,8 @@ fn instance(data: &Path) -> Result<String> {
         Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
         _ => {
             let name = format!("elkfk-{:08x}", rand::random::<u32>());
+            std::fs::create_dir_all(data.join("sink"))
+                .with_context(|| format!("create {}", data.join("sink").display()))?;
             elkfk_base::durable::replace(&path, name.as_bytes())
                 .with_context(|| format!("write {}", path.display()))?;
             Ok(name)

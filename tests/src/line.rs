@@ -30,10 +30,16 @@ impl Up {
     /// Starts it with its data in `dir/data`, on ports that were free at the first start there; its log is
     /// appended to `dir/up.log`.
     pub fn start(dir: &Path, args: &[&str]) -> Result<Self> {
+        let data = dir.join("data").display().to_string();
+        Self::start_with(dir, &[&["--data", &data], args].concat(), &[])
+    }
+
+    /// The same, with its data where it puts it itself, and with more in its environment.
+    pub fn start_with(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<Self> {
         let log = dir.join("up.log");
         let printed = std::fs::read_to_string(&log).unwrap_or_default().len();
         let mut command = Command::new(elkfk());
-        command.arg("up").arg("--data").arg(dir.join("data"));
+        command.arg("up").envs(env.iter().copied());
         let flags = ["--coordinator-port", "--broker-port", "--store-port", "--dashboard-port"];
         // A second start in the same directory takes the ports of the first, as a user's would: a broker that
         // comes back to its address takes its old registration over at once.

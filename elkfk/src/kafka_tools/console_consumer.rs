@@ -51,7 +51,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     // Commits what the group has read.
     drop(consumer);
     drop(runtime);
-    eprintln!("Processed a total of {printed} messages");
+    crate::say::asideln!("Processed a total of {printed} messages");
     match stop.load(Ordering::Relaxed) {
         0 => Ok(()),
         signal => Err(Failure::stdout("", 128 + signal)),
@@ -103,7 +103,7 @@ fn print_records(settings: &Settings, consumer: &BaseConsumer<Quiet>, stop: &Ato
                 printed += 1;
                 waiting_since = Instant::now();
                 if settings.format.write(&message, &mut out).is_err() {
-                    eprintln!("Unable to write to standard out, closing consumer.");
+                    crate::say::asideln!("Unable to write to standard out, closing consumer.");
                     break;
                 }
             }
@@ -141,7 +141,7 @@ fn is_fatal(error: &KafkaError) -> bool {
 fn terminate(cause: &str) {
     let message = "Error processing message, terminating consumer process: ";
     log_line("ERROR", message, "kafka.tools.ConsoleConsumer$");
-    eprintln!("{cause}");
+    crate::say::asideln!("{cause}");
 }
 
 struct Settings {

@@ -1,6 +1,6 @@
 //! `kafka-console-producer`: a record per line of standard input.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -99,8 +99,7 @@ fn send_lines(
     let mut line = Vec::new();
     for number in 1.. {
         if prompts {
-            print!(">");
-            let _ = std::io::stdout().flush();
+            super::say(">");
         }
         line.clear();
         let read = input.read_until(b'\n', &mut line);
@@ -352,7 +351,7 @@ fn report(topic: &str, key: Option<&str>, value: Option<&str>, error: &KafkaErro
         ),
         "org.apache.kafka.clients.producer.internals.ErrorLoggingCallback",
     );
-    eprintln!("{exception}");
+    crate::say::asideln!("{exception}");
 }
 
 /// How a line is taken apart.

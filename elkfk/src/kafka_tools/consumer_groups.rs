@@ -78,10 +78,12 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
                 let cause = if is_own { e.message().to_owned() } else { e.to_string() };
                 print_error(&format!("Executing consumer group command failed due to {cause}"));
                 if is_own {
-                    eprintln!("{e}");
+                    crate::say::asideln!("{e}");
                     return Ok(());
                 }
-                eprintln!("java.util.concurrent.ExecutionException: {e}\nCaused by: {e}");
+                crate::say::asideln!(
+                    "java.util.concurrent.ExecutionException: {e}\nCaused by: {e}"
+                );
                 Ok(())
             }
         }
@@ -550,9 +552,9 @@ fn in_tool_order(places: &mut [TopicPartition]) {
 fn has_something(group: &str, state: &str, rows: usize) -> bool {
     match state {
         "Dead" => print_error(&format!("Consumer group '{group}' does not exist.")),
-        "Empty" => eprintln!("\nConsumer group '{group}' has no active members."),
+        "Empty" => crate::say::asideln!("\nConsumer group '{group}' has no active members."),
         "PreparingRebalance" | "CompletingRebalance" => {
-            eprintln!("\nWarning: Consumer group '{group}' is rebalancing.");
+            crate::say::asideln!("\nWarning: Consumer group '{group}' is rebalancing.");
         }
         _ => {}
     }

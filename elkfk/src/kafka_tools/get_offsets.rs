@@ -80,7 +80,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
                 }
                 Err(refused) => {
                     let cause = Exception::from(&refused);
-                    eprintln!(
+                    crate::say::asideln!(
                         "Skip getting offsets for topic-partition {topic}:{partition} due to error: {}",
                         cause.message()
                     );

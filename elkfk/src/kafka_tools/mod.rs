@@ -56,7 +56,7 @@ pub(crate) fn tool_names() -> impl Iterator<Item = &'static str> {
 pub(crate) fn run(name: &str, args: Vec<OsString>) -> ExitCode {
     let Some(tool) = tool_name(name).and_then(|name| TOOLS.iter().find(|(tool, _)| *tool == name))
     else {
-        eprintln!(
+        crate::say::asideln!(
             "no tool named {name}; there are {}",
             tool_names().collect::<Vec<_>>().join(", ")
         );
@@ -95,16 +95,11 @@ impl Failure {
     }
 }
 
-/// Prints lines as `println!` does, but ends quietly where nobody reads on.
-fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
-    }
-}
+use crate::say::or_end as say;
 
+/// `println!` that ends the tool where nobody reads on.
 macro_rules! sayln {
-    ($($arg:tt)*) => { $crate::kafka_tools::say(&format!("{}\n", format_args!($($arg)*))) };
+    ($($arg:tt)*) => { $crate::say::or_end(&format!("{}\n", format_args!($($arg)*))) };
 }
 use sayln;
 
@@ -129,7 +124,7 @@ fn client(options: &Options, bootstrap: &str) -> Result<Client, Failure> {
 /// A line of log as the tools write it to standard error.
 fn log_line(level: &str, message: &str, logger: &str) {
     let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S,%3f").to_string();
-    eprintln!("[{now}] {level} {message} ({logger})");
+    crate::say::asideln!("[{now}] {level} {message} ({logger})");
 }
 
 /// Runs a tool's requests to their end.

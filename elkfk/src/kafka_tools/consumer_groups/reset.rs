@@ -27,7 +27,7 @@ pub(super) fn check(options: &Options) -> Result<(), Failure> {
         );
     }
     if !options.has("dry-run") && !options.has("execute") {
-        eprintln!(
+        crate::say::asideln!(
             "WARN: No action will be performed as the --execute option is missing.In a future major release, the default behavior of this command will be to prompt the user before executing the reset rather than doing a dry run. You should add the --dry-run option explicitly if you are scripting this command and want to keep the current default behavior without prompting."
         );
     }
