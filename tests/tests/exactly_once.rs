@@ -41,14 +41,16 @@ struct Source {
     file: File,
     text: Vec<u8>,
     at: usize,
-    rotations: u32,
+    rotations: usize,
+    /// Old files that were compressed.
+    gzips: usize,
 }
 
 impl Source {
     fn new(dir: &Path, name: &str, rotation: Rotation, text: Vec<u8>) -> Self {
         let path = dir.join(name);
         let file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
-        Self { path, rotation, file, text, at: 0, rotations: 0 }
+        Self { path, rotation, file, text, at: 0, rotations: 0, gzips: 0 }
     }
 
     fn old(&self, n: u32) -> PathBuf {
@@ -61,6 +63,12 @@ impl Source {
         self.file.write_all(&self.text[self.at..end]).unwrap();
         self.at = end;
         end < self.text.len()
+    }
+
+    /// Whether it has come so far without being rotated that one is due: two in its life, so that its
+    /// kind is met and an old file is compressed, whatever chance does.
+    fn is_due(&self) -> bool {
+        self.rotations < (self.at * 3 / self.text.len().max(1)).min(2)
     }
 
     /// To the end of the line, so that a rotation does not split one.
@@ -89,6 +97,7 @@ impl Source {
                 GzEncoder::new(File::create(compressed(2)).unwrap(), Compression::fast());
             gzip.write_all(&bytes).unwrap();
             gzip.finish().unwrap();
+            self.gzips += 1;
             fs::remove_file(self.old(1)).unwrap();
         }
         match self.rotation {
@@ -103,6 +112,9 @@ impl Source {
         }
     }
 }
+
+/// Kills while the lines are written; one more follows while they drain.
+const KILLS: usize = 4;
 
 /// Writes the lines while `elkfk up` runs and is killed five times; then every line is accounted for.
 fn run(test: &str, seed: u64, extra: &[&str]) {
@@ -133,20 +145,20 @@ fn run(test: &str, seed: u64, extra: &[&str]) {
     let mut up = Up::start(&dir.path(), &args).unwrap();
 
     let bytes: usize = sources.iter().map(|source| source.text.len()).sum();
-    let mut kills: Vec<usize> = (0..5).map(|_| rng.random_range(bytes / 50..bytes)).collect();
+    let mut kills: Vec<usize> = (0..KILLS).map(|_| rng.random_range(bytes / 50..bytes)).collect();
     kills.sort_unstable();
-    let mut done = 0;
+    let mut killed = 0;
     while sources.iter().any(|source| source.at < source.text.len()) {
         for source in &mut sources {
-            let before = source.at;
             source.write(rng.random_range(1..400_000));
-            done += source.at - before;
-            if rng.random_bool(0.06) && source.rotations < 12 {
+            if source.is_due() || rng.random_bool(0.06) && source.rotations < 12 {
                 source.rotate();
             }
         }
-        if kills.first().is_some_and(|at| *at <= done) {
+        let written: usize = sources.iter().map(|source| source.at).sum();
+        while kills.first().is_some_and(|at| *at <= written) {
             kills.remove(0);
+            killed += 1;
             up.process.kill();
             // What happens while it is away is a rotation like any other.
             if rng.random_bool(0.5) {
@@ -155,6 +167,24 @@ fn run(test: &str, seed: u64, extra: &[&str]) {
             up = Up::start(&dir.path(), &args).unwrap();
         }
         std::thread::sleep(Duration::from_millis(rng.random_range(0..60)));
+    }
+    // All is written, the rest of it is on its way.
+    std::thread::sleep(Duration::from_millis(rng.random_range(0..500)));
+    let drained = up.index().count();
+    up.process.kill();
+    killed += 1;
+    println!("killed while draining, with {drained:?} lines in the index");
+    up = Up::start(&dir.path(), &args).unwrap();
+    assert_eq!((killed, kills.len()), (KILLS + 1, 0));
+    for source in &sources {
+        assert!(
+            source.rotations >= 2 && source.gzips >= 1,
+            "seed {seed}: {} was rotated {} times ({:?}), {} compressed",
+            source.path.display(),
+            source.rotations,
+            source.rotation,
+            source.gzips
+        );
     }
     let index = up.index();
     let waited = index.wait_for((quarter * 4) as u64, PATIENCE);

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use elkfk_tests::peers::{self, Peer};
 use elkfk_tests::process;
@@ -43,6 +44,13 @@ fn base_port() -> u16 {
     bases.into_iter().find(is_free).expect("a hundred free ports")
 }
 
+/// One cluster at a time: with two, the servers of both and each real tool's JVM share the cores, and a
+/// tool's own time limits decide what is compared.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Tool, answer: what a step's file is compared by.
 fn comparable(text: &str) -> String {
     // The order of an ISR is not fixed after a reassignment.
@@ -62,6 +70,7 @@ fn comparable(text: &str) -> String {
 
 #[test]
 fn tools_answer_as_recorded_from_kafka() {
+    let _alone = alone();
     let test = "tools_answer_as_recorded_from_kafka";
     if !peers::have(test, &[Peer::ZooKeeper, Peer::Kafka]) {
         return;
@@ -154,6 +163,7 @@ fn check(args: &[&str]) {
 
 #[test]
 fn tools_answer_as_kafkas_do_side_by_side() {
+    let _alone = alone();
     let test = "tools_answer_as_kafkas_do_side_by_side";
     if !peers::have(test, &[Peer::ZooKeeper, Peer::Kafka]) {
         return;
