@@ -21,6 +21,11 @@ tools:
 	  echo "  cargo: https://rustup.rs    cc, c++: apt-get install build-essential (or your system's C and C++ compiler)"; \
 	  exit 2; \
 	fi
+	@need=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml); have=$$(rustc --version | cut -d' ' -f2); \
+	if [ "$$(printf '%s\n' "$$need" "$$have" | sort -V | head -1)" != "$$need" ]; then \
+	  echo "rustc $$have is too old: $$need or newer is needed (rustup update, or https://rustup.rs)"; \
+	  exit 2; \
+	fi
 
 test: tools
 	tests/setup
