@@ -166,6 +166,17 @@ impl Index {
         }
     }
 
+    /// Watches for `period` that the number of documents stays what it is.
+    pub fn stays(&self, count: u64, period: Duration) -> Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < period {
+            let now = self.count()?;
+            ensure!(now == count, "{now} documents after there were {count}");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        Ok(())
+    }
+
     /// Waits until at least `count` documents are there.
     pub fn wait_for_more(&self, count: u64, limit: Duration) -> Result<()> {
         let begun = Instant::now();

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use elkfk_tests::gen_logs;
@@ -17,6 +18,12 @@ use rand::{Rng, SeedableRng};
 
 /// Without a document more for this long, something is stuck.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Files are looked for anew every ten seconds: a line that is sent twice so late comes by then.
+const SCAN: Duration = Duration::from_secs(12);
+
+/// One line at a time: both at once would test the machine's patience.
+static TURN: Mutex<()> = Mutex::new(());
 
 fn line_count() -> usize {
     std::env::var("ELKFK_EXACTLY_ONCE_LINES")
@@ -118,6 +125,7 @@ const KILLS: usize = 4;
 
 /// Writes the lines while `elkfk up` runs and is killed five times; then every line is accounted for.
 fn run(test: &str, seed: u64, extra: &[&str]) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let quarter = line_count() / 4;
     let texts = [("nginx", 1), ("nginx", 2), ("syslog", 3), ("syslog", 4)]
         .map(|(kind, n)| gen_logs(test, kind, quarter, seed * 10 + n));
@@ -187,7 +195,8 @@ fn run(test: &str, seed: u64, extra: &[&str]) {
         );
     }
     let index = up.index();
-    let waited = index.wait_for((quarter * 4) as u64, PATIENCE);
+    let count = (quarter * 4) as u64;
+    let waited = index.wait_for(count, PATIENCE).and_then(|()| index.stays(count, SCAN));
     let found = index.lines().unwrap();
     let differences = difference(&written, &found);
     assert!(
