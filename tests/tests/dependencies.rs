@@ -16,6 +16,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("coordinator/client", &["base", "wire"]),
         ("broker/client", &["base", "wire"]),
         ("broker", &["base", "wire", "coordinator-client"]),
+        ("autoscaler", &["base", "wire", "coordinator-client", "broker-client"]),
         ("dashboard", &["base", "wire", "coordinator-client", "broker-client"]),
     ])
 }
