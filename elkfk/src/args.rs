@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Store(Store),
     /// Serves the page alone
     Dashboard(Dashboard),
+    /// What would be done about a backlog, and why
+    Autoscale(Autoscale),
     /// Sends the records of a dead-letter topic to their topic again
     Replay(Replay),
     /// Asks running boxes whether they are well; without a flag, those of `elkfk up`
@@ -193,6 +195,34 @@ pub(crate) struct Dashboard {
     /// The indices that Discover searches
     #[arg(long, value_name = "PATTERN", default_value = "logs-*")]
     pub(crate) index: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Autoscale {
+    #[command(subcommand)]
+    pub(crate) command: AutoscaleCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AutoscaleCommand {
+    /// Runs the ladder on a model of a cluster in virtual time, with simpler rules beside it
+    Simulate(Simulate),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Simulate {
+    /// Scenarios by name, or traces as JSON files; see docs/autoscaler.md [default: every scenario]
+    #[arg(value_name = "SCENARIO|FILE")]
+    pub(crate) traces: Vec<String>,
+    /// The rule that decides: ladder, naive or keda [default: all three]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) policy: Option<String>,
+    /// Also prints what the ladder decided, when and why
+    #[arg(long)]
+    pub(crate) log: bool,
+    /// One JSON document a run, instead of the table
+    #[arg(long, conflicts_with = "log")]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 mod alone;
 mod args;
+mod autoscale;
 mod check;
 mod config;
 mod demo;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
-use args::{Cli, Command};
+use args::{AutoscaleCommand, Cli, Command};
 use say::asideln;
 
 fn main() -> ExitCode {
@@ -61,6 +62,7 @@ fn tool(words: &[OsString]) -> ExitCode {
         "sink",
         "store",
         "dashboard",
+        "autoscale",
         "replay",
         "healthcheck",
     ];
@@ -85,6 +87,9 @@ fn run(command: Command) -> Result<bool> {
         Command::Init(args) => return files::init(&args.dir).map(|()| true),
         Command::Check(args) => return check::run(&args.files),
         Command::Config(args) => return config::run(&args).map(|()| true),
+        Command::Autoscale(args) => match args.command {
+            AutoscaleCommand::Simulate(args) => return autoscale::simulate(&args).map(|()| true),
+        },
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -99,9 +104,11 @@ fn run(command: Command) -> Result<bool> {
             Command::Dashboard(args) => alone::dashboard(args).await.map(|()| true),
             Command::Replay(args) => alone::replay(args).await,
             Command::Healthcheck(args) => healthcheck::run(args).await,
-            Command::Init(_) | Command::Check(_) | Command::Config(_) | Command::Tool(_) => {
-                Ok(true)
-            }
+            Command::Init(_)
+            | Command::Check(_)
+            | Command::Config(_)
+            | Command::Autoscale(_)
+            | Command::Tool(_) => Ok(true),
         }
     });
     // A blocking task that still runs (a file on a dead disk, say) must not keep the process.

@@ -264,12 +264,41 @@ fn a_slip_of_the_pen_is_answered_with_2() {
 }
 
 #[test]
+fn autoscale_simulate_runs_scenarios_and_recorded_loads() {
+    let (code, text) = said(&["autoscale", "simulate", "growth", "--log"]);
+    assert_eq!(code, Some(0), "{text}");
+    let row = |policy: &str| text.lines().find(|line| line.trim_start().starts_with(policy));
+    assert!(row("ladder").is_some_and(|row| row.contains("partitions  32")), "{text}");
+    assert!(row("naive").is_some_and(|row| row.contains("partitions  64")), "{text}");
+    assert!(text.contains("  partitions "), "no step in the log: {text}");
+
+    let dir = TestDir::new();
+    let file = dir.path().join("load.json");
+    let trace = r#"{"seconds": 3600, "arrival": [{"at_s": 0, "per_s": 20000}]}"#;
+    fs::write(&file, trace).unwrap();
+    let at = file.to_str().unwrap();
+    let (code, text) = said(&["autoscale", "simulate", at, "--policy", "ladder", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &report["changes"]), (Some(0), &0.into()), "{text}");
+
+    fs::write(&file, r#"{"partitions": 0}"#).unwrap();
+    let (code, text) = said(&["autoscale", "simulate", at]);
+    assert!(code == Some(2) && text.contains("partitions = 0"), "{text}");
+    let (code, text) = said(&["autoscale", "simulate", "grwth"]);
+    assert!(code == Some(2) && text.contains("did you mean \"growth\""), "{text}");
+    let (code, text) = said(&["autoscale", "simulate", "--policy", "laddr"]);
+    assert!(code == Some(2) && text.contains("did you mean \"ladder\""), "{text}");
+}
+
+#[test]
 fn help_is_as_reviewed() {
     let golden = workspace().join("tests/testdata/help.txt");
     let mut text = String::new();
     let commands =
         ["", "up", "init", "check", "config", "shipper", "broker", "coordinator", "sink"];
-    for command in commands.into_iter().chain(["store", "dashboard", "replay", "healthcheck"]) {
+    for command in
+        commands.into_iter().chain(["store", "dashboard", "autoscale", "replay", "healthcheck"])
+    {
         let args: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
         let output = Command::new(elkfk()).args(&args).env("COLUMNS", "100").output().unwrap();
         assert!(output.status.success(), "{args:?}");
