@@ -126,16 +126,17 @@ pub(crate) async fn replay(args: args::Replay) -> Result<bool> {
     for (topic, count) in &report.sent {
         sayln!("{topic}: {count} sent again");
     }
-    let odd = [
+    let left = [
         (report.without_value, "too large to have been kept, and no longer in their topic"),
         (report.unsendable, report.unsendable_reason.as_deref().unwrap_or("refused")),
         (report.foreign, "no dead letters"),
     ];
-    for (count, what) in odd.into_iter().filter(|(count, _)| *count > 0) {
+    let is_all_sent = left.iter().all(|(count, _)| *count == 0);
+    for (count, what) in left.into_iter().filter(|(count, _)| *count > 0) {
         sayln!("{count} records left: {what}");
     }
     if report.sent.is_empty() {
         sayln!("nothing to send again");
     }
-    Ok(report.without_value == 0 && report.foreign == 0)
+    Ok(is_all_sent)
 }
