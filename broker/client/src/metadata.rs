@@ -1,5 +1,7 @@
 //! Brokers, topics and who leads what.
 
+use std::time::Duration;
+
 use elkfk_wire::kafka::messages::{
     DescribeClusterRequest, DescribeClusterResponse, MetadataRequest, MetadataResponse,
     metadata_request::MetadataRequestTopic,
@@ -7,7 +9,12 @@ use elkfk_wire::kafka::messages::{
 use elkfk_wire::kafka::{ErrorCode, Uuid};
 
 use crate::client::{Client, whole};
+use crate::connection::Connection;
 use crate::error::ClientError;
+
+/// Brokers hear of a change within milliseconds; one that has not by then may never.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+const SETTLE_EVERY: Duration = Duration::from_millis(20);
 
 /// A broker and where it is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +70,14 @@ pub struct Topic {
     pub partitions: Vec<Partition>,
 }
 
+impl Topic {
+    /// Whether it exists and each of its partitions has a leader.
+    pub fn is_served(&self) -> bool {
+        let errors = self.partitions.iter().map(|partition| partition.error);
+        errors.chain([self.error]).all(|error| error == ErrorCode::NONE)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
     /// `LEADER_NOT_AVAILABLE` while there is no leader.
@@ -86,7 +101,8 @@ impl Client {
     ///
     /// If no broker answers.
     pub async fn metadata(&self, topics: Option<&[&str]>) -> Result<Cluster, ClientError> {
-        self.ask_metadata(topics, false).await
+        let connection = self.any().await?;
+        self.ask_metadata(&connection, topics, false).await
     }
 
     /// Asks for a topic as producers and consumers do, upon which the broker may create it.
@@ -97,16 +113,37 @@ impl Client {
     ///
     /// If no broker answers.
     pub async fn touch_topic(&self, name: &str) -> Result<ErrorCode, ClientError> {
-        let cluster = self.ask_metadata(Some(&[name]), true).await?;
+        let connection = self.any().await?;
+        let cluster = self.ask_metadata(&connection, Some(&[name]), true).await?;
         Ok(cluster.topics.first().map_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, |t| t.error))
+    }
+
+    /// Waits until every broker that can be asked shows a topic as `is_settled` wants it. The
+    /// controller answers before the others have heard of what it decided, and whoever asks next may
+    /// ask one of those.
+    ///
+    /// Gives up after five seconds without a word: what was decided stands all the same.
+    pub async fn settle_topic(&self, name: &str, is_settled: impl Fn(&Topic) -> bool) {
+        let wait = async {
+            let Ok(cluster) = self.brokers().await else { return };
+            for broker in &cluster.brokers {
+                while let Ok(connection) = self.node(broker.id).await
+                    && let Ok(seen) = self.ask_metadata(&connection, Some(&[name]), false).await
+                    && !seen.topics.first().is_some_and(&is_settled)
+                {
+                    tokio::time::sleep(SETTLE_EVERY).await;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(SETTLE_LIMIT, wait).await;
     }
 
     async fn ask_metadata(
         &self,
+        connection: &Connection,
         topics: Option<&[&str]>,
         may_create: bool,
     ) -> Result<Cluster, ClientError> {
-        let connection = self.any().await?;
         let version = connection.version::<MetadataRequest<'_>>()?;
         let wanted = topics.map(|names| {
             let wanted = |name: &&str| MetadataRequestTopic {

@@ -183,7 +183,10 @@ impl Command<'_> {
             configs,
         };
         match self.client.create_topic(&topic, false).await? {
-            Ok(()) => sayln!("Created topic {name}."),
+            Ok(()) => {
+                self.client.settle_topic(name, Topic::is_served).await;
+                sayln!("Created topic {name}.");
+            }
             Err(refused)
                 if refused.code == ErrorCode::TOPIC_ALREADY_EXISTS
                     && self.options.has("if-not-exists") => {}
@@ -209,6 +212,9 @@ impl Command<'_> {
                 (!assignment.is_empty()).then(|| assignment.get(known..).unwrap_or_default());
             let grown = self.client.create_partitions(&name, total, added).await?;
             grown.map_err(|refused| Exception::from(&refused))?;
+            let wanted = usize::try_from(total).unwrap_or_default();
+            let is_grown = |topic: &Topic| topic.is_served() && topic.partitions.len() == wanted;
+            self.client.settle_topic(&name, is_grown).await;
         }
         Ok(())
     }
@@ -217,8 +223,10 @@ impl Command<'_> {
         let cluster = self.client.metadata(None).await?;
         let topics = self.existing(&cluster)?;
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-        for (_, deleted) in self.client.delete_topics(&names).await? {
+        for (name, deleted) in self.client.delete_topics(&names).await? {
             deleted.map_err(|refused| Exception::from(&refused))?;
+            let is_gone = |topic: &Topic| topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+            self.client.settle_topic(&name, is_gone).await;
         }
         Ok(())
     }
