@@ -1,6 +1,7 @@
 //! The recorded calls of Elasticsearch 8.19, in their order, against an empty store.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 use elkfk_tests::peers;
@@ -27,19 +28,29 @@ fn answers_equal_those_of_elasticsearch() {
     if !run.exists() || !golden.exists() {
         return peers::skip("answers_equal_those_of_elasticsearch", "recorded answers");
     }
+    let expected: BTreeSet<String> = DIFFERENT.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let (mut failed, mut text) = check(&run, &golden);
+    // The recorder knows an index by its random id, if there is a digit in it: one in forty has none.
+    if failed != expected && text.contains("] already exists'") {
+        (failed, text) = check(&run, &golden);
+    }
+    assert_eq!(failed, expected, "{text}");
+    let summary = text.lines().last().unwrap_or_default();
+    assert_eq!(summary, format!("{} passed, {} failed", 188 - DIFFERENT.len(), DIFFERENT.len()));
+}
+
+/// The calls that a fresh store answers differently, and what was printed about them.
+fn check(run: &Path, golden: &Path) -> (BTreeSet<String>, String) {
     let store = Store::start(|config| config.cluster_name = "peer".into());
     let output = Command::new("python3")
         .arg(run)
         .args(["check", &store.address.to_string()])
-        .args([&golden, &golden])
+        .args([golden, golden])
         .output()
         .expect("run golden-run with python3");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let summary = text.lines().last().unwrap_or_default();
-    assert!(summary.ends_with("failed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let failed: BTreeSet<&str> =
-        text.lines().filter_map(|line| line.split_once(": ")).map(|(name, _)| name).collect();
-    let expected: BTreeSet<&str> = DIFFERENT.iter().map(|(name, _)| *name).collect();
-    assert_eq!(failed, expected, "{text}");
-    assert_eq!(summary, format!("{} passed, {} failed", 188 - DIFFERENT.len(), DIFFERENT.len()));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let is_whole = text.lines().last().is_some_and(|summary| summary.ends_with("failed"));
+    assert!(is_whole, "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let names = text.lines().filter_map(|line| line.split_once(": ")).map(|(name, _)| name.into());
+    (names.collect(), text)
 }
