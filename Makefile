@@ -9,7 +9,7 @@ ARGS ?=
 .PHONY: up build test lint soak bench tools
 
 up: build
-	exec target/release/elkfk up $(ARGS)
+	exec $(or $(CARGO_TARGET_DIR),target)/release/elkfk up $(ARGS)
 
 build: tools
 	cargo build --release -p elkfk

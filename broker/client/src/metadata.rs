@@ -126,16 +126,33 @@ impl Client {
     pub async fn settle_topic(&self, name: &str, is_settled: impl Fn(&Topic) -> bool) {
         let wait = async {
             let Ok(cluster) = self.brokers().await else { return };
-            for broker in &cluster.brokers {
-                while let Ok(connection) = self.node(broker.id).await
-                    && let Ok(seen) = self.ask_metadata(&connection, Some(&[name]), false).await
-                    && !seen.topics.first().is_some_and(&is_settled)
-                {
-                    tokio::time::sleep(SETTLE_EVERY).await;
+            let mut waited_for: Vec<i32> = cluster.brokers.iter().map(|broker| broker.id).collect();
+            loop {
+                let mut unsettled = Vec::new();
+                for node in waited_for {
+                    // One that hangs must not use up the time of the others.
+                    let asked = tokio::time::timeout(SETTLE_LIMIT / 5, self.topic_on(node, name));
+                    if let Ok(Some(topic)) = asked.await
+                        && !is_settled(&topic)
+                    {
+                        unsettled.push(node);
+                    }
                 }
+                if unsettled.is_empty() {
+                    return;
+                }
+                waited_for = unsettled;
+                tokio::time::sleep(SETTLE_EVERY).await;
             }
         };
         let _ = tokio::time::timeout(SETTLE_LIMIT, wait).await;
+    }
+
+    /// A topic as one broker shows it; `None` if it cannot be asked.
+    async fn topic_on(&self, node: i32, name: &str) -> Option<Topic> {
+        let connection = self.node(node).await.ok()?;
+        let cluster = self.ask_metadata(&connection, Some(&[name]), false).await.ok()?;
+        cluster.topics.into_iter().next()
     }
 
     async fn ask_metadata(

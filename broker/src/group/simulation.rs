@@ -1,6 +1,7 @@
 //! Groups under members that crash, are slow, lose answers and come back; all chance from one seed.
 //!
-//! Faults first, then calm in which the group must heal. `ELKFK_SEED` runs one seed alone.
+//! Faults first, then calm in which the group must heal. `ELKFK_SEED` runs one seed alone,
+//! `ELKFK_SIMULATION_SEEDS` that many instead of a short share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -454,10 +455,11 @@ fn run(seed: u64) {
 
 #[test]
 fn group_heals_from_any_faults() {
-    if let Some(seed) = std::env::var("ELKFK_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    if let Some(seed) = number("ELKFK_SEED") {
         return run(seed);
     }
-    for seed in 0..30 {
+    for seed in 0..number("ELKFK_SIMULATION_SEEDS").unwrap_or(30) {
         if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
             eprintln!("failed with ELKFK_SEED={seed}");
             std::panic::resume_unwind(panic);

@@ -220,10 +220,13 @@ fn run(seed: u64) {
 
 #[test]
 fn every_document_ends_once_whatever_the_cluster_does() {
-    let seeds = std::env::var("ELKFK_SEED").ok().map_or(0..30, |seed| {
-        let seed = seed.parse().expect("ELKFK_SEED is a number");
-        seed..seed + 1
-    });
+    // `ELKFK_SEED` runs one seed alone, `ELKFK_SIMULATION_SEEDS` that many instead of a short share.
+    let number =
+        |name| std::env::var(name).ok().map(|text| text.parse().expect("a number of seeds"));
+    let seeds = match number("ELKFK_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("ELKFK_SIMULATION_SEEDS").unwrap_or(30),
+    };
     for seed in seeds {
         println!("ELKFK_SEED={seed}");
         run(seed);
