@@ -84,10 +84,15 @@ fn flags_win_over_files() {
     let (at, watch) = (config.to_str().unwrap(), other.to_str().unwrap());
     let args = ["--config", at, "--topic", "of-the-flag", "--watch", watch, "--demo"];
     let up = Up::start_with(&dir.path(), &args, &[]).unwrap();
-    // The demo's lines are beside it.
+    // The demo's lines are beside it, and may come before.
     up.index().wait_for_more(20, PATIENCE).unwrap();
-    let lines = up.index().lines().unwrap();
-    assert!(lines.contains_key("line of the other file"));
+    let begun = Instant::now();
+    let mut lines = up.index().lines().unwrap();
+    while !lines.contains_key("line of the other file") {
+        assert!(begun.elapsed() < PATIENCE, "no line of the other file");
+        std::thread::sleep(Duration::from_millis(100));
+        lines = up.index().lines().unwrap();
+    }
     assert!(!lines.contains_key("first line"));
     let (code, topics) = said(&["kafka-topics.sh", "--bootstrap-server", &up.bootstrap, "--list"]);
     assert_eq!(code, Some(0), "{topics}");
