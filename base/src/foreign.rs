@@ -20,6 +20,19 @@ pub struct Asked<'a> {
     pub fetch_mode: Option<&'a str>,
 }
 
+impl<'a> Asked<'a> {
+    /// Of a request by what `header` says: the value of a header named in lower case.
+    pub fn of(only_reads: bool, header: impl Fn(&str) -> Option<&'a str>) -> Self {
+        Self {
+            only_reads,
+            host: header("host"),
+            origin: header("origin"),
+            fetch_site: header("sec-fetch-site"),
+            fetch_mode: header("sec-fetch-mode"),
+        }
+    }
+}
+
 /// Whether a server that listens on `listen` should refuse the request as that of another site's page.
 pub fn is_foreign(listen: IpAddr, asked: &Asked<'_>) -> bool {
     let host = asked.host.unwrap_or_default();

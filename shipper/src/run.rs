@@ -241,10 +241,7 @@ fn now() -> Now {
 
 /// `wanted`, or half of what the process may open, after raising that as far as allowed.
 fn open_file_limit(wanted: usize) -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
+    let allowed = elkfk_base::open_files::raise_limit();
     let half = (allowed.saturating_sub(RESERVED_DESCRIPTORS) / 2).clamp(16, 1 << 20) as usize;
     if wanted == 0 { half } else { wanted.min(half) }
 }

@@ -166,13 +166,7 @@ async fn answer(
 /// Whether a page of another site asks.
 fn is_foreign(request: &Request<Incoming>, engine: &Engine) -> bool {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let asked = Asked {
-        only_reads: matches!(*request.method(), Method::GET | Method::HEAD),
-        host: header("host"),
-        origin: header("origin"),
-        fetch_site: header("sec-fetch-site"),
-        fetch_mode: header("sec-fetch-mode"),
-    };
+    let asked = Asked::of(matches!(*request.method(), Method::GET | Method::HEAD), header);
     foreign::is_foreign(engine.config.listen.ip(), &asked)
 }
 

@@ -7,6 +7,18 @@ pub mod process;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
+/// Those of Kafka's tools that are ours too, each under its own name.
+pub const KAFKA_TOOLS: [&str; 8] = [
+    "kafka-cluster",
+    "kafka-configs",
+    "kafka-console-consumer",
+    "kafka-console-producer",
+    "kafka-consumer-groups",
+    "kafka-delete-records",
+    "kafka-get-offsets",
+    "kafka-topics",
+];
+
 /// The root of the checkout.
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

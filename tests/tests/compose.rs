@@ -5,21 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 use elkfk_tests::process::elkfk;
-use elkfk_tests::{peers, workspace};
+use elkfk_tests::{KAFKA_TOOLS, peers, workspace};
 use serde_json::Value;
 
 const FILES: [&str; 3] = ["all-in-one.yml", "three-hosts.yml", "with-elasticsearch.yml"];
-
-const TOOLS: [&str; 8] = [
-    "kafka-cluster",
-    "kafka-configs",
-    "kafka-console-consumer",
-    "kafka-console-producer",
-    "kafka-consumer-groups",
-    "kafka-delete-records",
-    "kafka-get-offsets",
-    "kafka-topics",
-];
 
 /// The file as `docker-compose config` understands it.
 fn resolved(test: &str, file: &str) -> Option<String> {
@@ -250,7 +239,7 @@ fn every_path_in_a_container_is_mounted_or_copied() {
 #[test]
 fn the_image_links_every_tool() {
     let dockerfile = dockerfile();
-    for tool in TOOLS {
+    for tool in KAFKA_TOOLS {
         assert!(dockerfile.contains(tool), "{tool} has no link");
         let output = Command::new(elkfk()).arg(tool).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();

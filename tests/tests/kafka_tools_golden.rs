@@ -9,19 +9,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use elkfk_tests::KAFKA_TOOLS;
 use elkfk_tests::peers::{self, Peer};
 use elkfk_tests::process;
-
-const OURS: [&str; 8] = [
-    "kafka-cluster",
-    "kafka-configs",
-    "kafka-console-consumer",
-    "kafka-console-producer",
-    "kafka-consumer-groups",
-    "kafka-delete-records",
-    "kafka-get-offsets",
-    "kafka-topics",
-];
 
 /// Steps of tools of ours that we refuse: quotas and SCRAM users come with a later issue.
 const REFUSED: [&str; 6] = [
@@ -82,7 +72,7 @@ fn tools_answer_as_recorded_from_kafka() {
     fs::copy(scripts.join("record-golden"), dir.path().join("record-golden")).unwrap();
     let switch = format!(
         "#!/bin/sh\ncase $1 in\n{}) exec {} \"$@\";;\nkafka-reassign-partitions|kafka-transactions) exec {} \"$@\";;\nesac\n",
-        OURS.join("|"),
+        KAFKA_TOOLS.join("|"),
         process::elkfk().display(),
         scripts.join("kafka-tool").display(),
     );
@@ -113,7 +103,7 @@ fn compare(golden: &Path, out: &Path) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let expected = fs::read_to_string(&path).unwrap();
         let tool = expected.strip_prefix("$ ").and_then(|rest| rest.split(' ').next());
-        let is_ours = tool.is_some_and(|tool| OURS.contains(&tool));
+        let is_ours = tool.is_some_and(|tool| KAFKA_TOOLS.contains(&tool));
         if !is_ours || REFUSED.iter().any(|refused| name.ends_with(&format!("-{refused}.txt"))) {
             continue;
         }
