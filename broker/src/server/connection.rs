@@ -64,8 +64,18 @@ pub(super) async fn serve(
         ended = &mut writer => return ended.map_err(|error| explain(server, peer, error)),
         ended = reader.run() => (ended, LINGER),
     };
-    drop(reader);
-    let _ = timeout(limit, writer).await;
+    let Reader { queue, mut stream, .. } = reader;
+    drop(queue);
+    let _ = timeout(limit, async {
+        let written = writer.await;
+        // The writer's end is the stream's: the client reads the last answer and then that nothing
+        // follows. Requests of its that nobody reads would turn our close into a reset, which
+        // takes along what it has not received yet.
+        if written.is_ok() {
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        }
+    })
+    .await;
     ended
 }
 
