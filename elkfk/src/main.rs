@@ -23,6 +23,11 @@ use clap::Parser;
 use args::{AutoscaleCommand, Cli, Command};
 use say::asideln;
 
+/// The system's keeps what a peak took, in an arena per thread: 450 MiB after a million lines, where
+/// this one keeps 35. How soon it gives back: `.cargo/config.toml`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_default();

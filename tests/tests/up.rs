@@ -81,6 +81,13 @@ fn memory_stays_small_idle_and_under_load() {
     println!("RSS: {idle} MiB idle, {peak} MiB under load; 300,000 lines in {:?}", begun.elapsed());
     assert!(idle < 300, "{idle} MiB idle");
     assert!(peak < 600, "{peak} MiB under load");
+    // What the load took is given back, not kept for a next one.
+    let given_back = Instant::now();
+    while up.process.resident_bytes() >> 20 >= 200 {
+        let kept = up.process.resident_bytes() >> 20;
+        assert!(given_back.elapsed() < Duration::from_secs(30), "{kept} MiB once it is idle again");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]
