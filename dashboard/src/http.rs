@@ -117,7 +117,7 @@ async fn route(shared: Arc<Shared>, request: &Request<Incoming>) -> Response<Bod
         "/api/v1/lag/history" => {
             let param =
                 |name| params.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value);
-            let points = shared.tracker().history(param("group"), param("topic"));
+            let points = shared.histories().points(param("group"), param("topic"));
             json_text(json!({ "points": points }).to_string())
         }
         "/metrics" => {

@@ -8,6 +8,7 @@ mod elastic;
 mod http;
 mod lag;
 mod search;
+mod store_health;
 mod stream;
 mod tail;
 
@@ -16,12 +17,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use elkfk_base::Tasks;
+use elkfk_broker_client::lag::Snapshot;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::elastic::Elastic;
-use crate::lag::{Snapshot, Tracker};
+use crate::lag::Histories;
 
 /// Where the page is served and what it shows.
 #[derive(Debug, Clone)]
@@ -61,7 +63,7 @@ pub enum StartError {
 struct Shared {
     config: Config,
     elastic: Elastic,
-    tracker: Mutex<Tracker>,
+    histories: Mutex<Histories>,
     /// `None` until it was asked for the first time.
     store_health: Mutex<Option<Health>>,
     /// The newest snapshot as the JSON that every stream sends; empty before the first.
@@ -73,8 +75,8 @@ struct Shared {
 type Health = Result<String, String>;
 
 impl Shared {
-    fn tracker(&self) -> MutexGuard<'_, Tracker> {
-        self.tracker.lock().expect("no thread panics while it holds the tracker")
+    fn histories(&self) -> MutexGuard<'_, Histories> {
+        self.histories.lock().expect("no thread panics while it holds the histories")
     }
 
     fn store_health(&self) -> MutexGuard<'_, Option<Health>> {
@@ -138,14 +140,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let shared = Arc::new(Shared {
         elastic: Elastic::new(&config.elasticsearch),
         config,
-        tracker: Mutex::default(),
+        histories: Mutex::default(),
         store_health: Mutex::default(),
         snapshot: watch::Sender::new("".into()),
         tasks: tasks.clone(),
     });
     let parts = [
-        ("measure lag", tasks.spawn("measure lag", lag::poller::run(shared.clone()))),
-        ("watch store", tasks.spawn("watch store", lag::poller::watch_store(shared.clone()))),
+        ("measure lag", tasks.spawn("measure lag", lag::run(shared.clone()))),
+        ("watch store", tasks.spawn("watch store", store_health::run(shared.clone()))),
         ("serve page", tasks.spawn("serve page", http::serve(listener, shared))),
     ];
     let failure = watch_over(&tasks, parts);

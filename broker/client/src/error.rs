@@ -36,6 +36,17 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// It and what led to it, in one line.
+    pub fn in_one_line(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(inner) = cause {
+            text = format!("{text}: {inner}");
+            cause = inner.source();
+        }
+        text
+    }
+
     pub(crate) fn refused(what: impl Into<String>, code: i16) -> Self {
         Self::Refused {
             what: what.into(),

@@ -23,6 +23,7 @@ mod configs;
 mod connection;
 mod error;
 mod groups;
+pub mod lag;
 mod metadata;
 mod offsets;
 mod records;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::TopicLag;
+use elkfk_broker_client::lag::Figures;
 
 const FINE_POINTS: usize = 600;
 const COARSE_POINTS: usize = 1080;
@@ -22,13 +22,13 @@ impl History {
         self.fine.back().map_or(0, |(ms, _)| *ms)
     }
 
-    pub(super) fn push(&mut self, now_ms: i64, topic: &TopicLag) {
+    pub(super) fn push(&mut self, now_ms: i64, figures: &Figures) {
         let value = |value: Option<f64>| value.map_or(f32::NAN, |value| value as f32);
         let values = [
-            value(topic.lag.map(|lag| lag as f64)),
-            value(topic.lag_seconds),
-            value(topic.in_rate),
-            value(topic.out_rate),
+            value(figures.lag.map(|lag| lag as f64)),
+            value(figures.lag_seconds),
+            value(figures.in_rate),
+            value(figures.out_rate),
         ];
         self.remember(now_ms, values);
     }

@@ -1,4 +1,4 @@
-//! The poller against a broker that says what the test wants it to.
+//! Measuring against a broker that says what the test wants it to.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -18,11 +18,16 @@ use elkfk_wire::kafka::{
     ErrorCode, Message, Reader, RequestHeader, frame, header::response_frame,
     header::response_frame_in,
 };
+use elkfk_broker_client::lag::{Figures, GroupLag, Snapshot, TopicLag};
 use serde_json::Value;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::*;
+use super::Histories;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 /// What the broker knows and does: one topic `logs` of one partition, read by `sink` and `secret`.
 #[derive(Debug, Default)]
@@ -278,4 +283,38 @@ async fn an_index_that_hangs_does_not_hold_up_the_lag() {
     }
     assert_eq!(page.get("/api/v1/lag").await["store"], Value::Null);
     page.running.stop().await;
+}
+
+#[test]
+fn a_failed_measurement_is_a_gap_in_the_plot_and_long_silence_is_forgotten() {
+    let figures = |lag| Figures { lag: Some(lag), ..Figures::default() };
+    let snapshot = |second: i64| {
+        let topic =
+            TopicLag { topic: "logs".into(), figures: figures(second), ..TopicLag::default() };
+        let group = GroupLag {
+            group: "sink".into(),
+            state: "Stable".into(),
+            members: 1,
+            figures: figures(second),
+            topics: vec![topic],
+            why: None,
+        };
+        Snapshot { now_ms: second * 1000, groups: vec![group] }
+    };
+    let mut histories = Histories::default();
+    for second in 0..5 {
+        histories.push(&snapshot(second));
+    }
+    for second in 5..200 {
+        histories.miss(second * 1000);
+    }
+    histories.push(&snapshot(200));
+    let points = histories.points("sink", "logs");
+    let lags: Vec<_> = points.iter().map(|point| point[1]).collect();
+    assert_eq!((points.len(), lags[4], lags[5], lags[199]), (201, Some(4.0), None, None));
+    assert_eq!(lags[200], Some(200.0));
+    histories.push(&Snapshot { now_ms: 259_000, groups: vec![] });
+    assert_eq!(histories.points("sink", "logs").len(), 201);
+    histories.push(&Snapshot { now_ms: 260_000, groups: vec![] });
+    assert!(histories.points("sink", "logs").is_empty());
 }

@@ -1,25 +1,18 @@
-//! Shell: asks the cluster for offsets once a second, over the Kafka protocol.
+//! Shell: asks the cluster for offsets, over the Kafka protocol.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use elkfk_broker_client::{
-    Client, ClientError, Committed, Config, GroupDescription, OffsetAt, TopicPartition,
-};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{info, warn};
 
-use super::{GroupSample, PartitionSample, Sample, Snapshot};
-use crate::{Shared, now_ms};
+use super::{GroupSample, PartitionSample, Sample};
+use crate::{
+    Client, ClientError, Committed, GroupDescription, ListedOffsets, OffsetAt, TopicPartition,
+};
 
-const EVERY: Duration = Duration::from_secs(1);
-/// A cluster that does not answer for this long is shown as such.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// After this long without an answer the page is told that its figures are old.
-const SLOW: Duration = Duration::from_secs(2);
 /// A group whose coordinator does not answer for this long is unknown in this round.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Groups asked about at once; each has two questions in flight, one after the other.
@@ -31,210 +24,225 @@ const LOOKUPS_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOKUPS_MAX: usize = 64;
 /// Remembered times of records, one for each partition of a group that is behind.
 const TIMES_MAX: usize = 20_000;
+/// Up to this many partitions of groups are measured once a second; twice as many half as often.
+const PARTITIONS_PER_SECOND: usize = 500;
+const EVERY_MAX: Duration = Duration::from_secs(15);
+/// In a cluster beyond that, who reads and where partitions begin is asked this often only.
+const SLOW_FACTS: Duration = Duration::from_secs(10);
 
+/// (group, partition) → (offset, time of its record in ms)
 type Times = BTreeMap<(String, TopicPartition), (i64, i64)>;
 
-pub(crate) async fn run(shared: Arc<Shared>) {
-    let client =
-        Client::new(Config { timeout: TIMEOUT, ..Config::to(&shared.config.bootstrap_servers) });
-    // (group, partition) → (offset, time of its record in ms)
-    let mut times = Times::new();
-    let mut was_well = None;
-    // What the page goes on showing while nothing can be measured.
-    let mut last = Snapshot::default();
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = shared.tasks.stopping() => return,
-            _ = ticks.tick() => {}
+/// Takes samples of one cluster, round by round.
+#[derive(Debug)]
+pub struct Meter {
+    client: Client,
+    times: Times,
+    /// Partitions of groups in the last round.
+    partitions: usize,
+    descriptions: BTreeMap<String, (Instant, GroupDescription)>,
+    starts: ListedOffsets,
+    starts_at: Option<Instant>,
+}
+
+impl Meter {
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            times: Times::new(),
+            partitions: 0,
+            descriptions: BTreeMap::new(),
+            starts: ListedOffsets::new(),
+            starts_at: None,
         }
-        let begun = Instant::now();
-        let mut measuring = std::pin::pin!(measure(&client, &mut times));
-        let measured = loop {
-            tokio::select! {
-                () = shared.tasks.stopping() => return,
-                measured = &mut measuring => break measured,
-                () = tokio::time::sleep(SLOW) => {
-                    shared.tracker().miss(now_ms());
-                    let silent = format!("no answer for {} s", begun.elapsed().as_secs());
-                    shared.publish(&last, Err(silent));
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// How long to wait between two rounds: a second, longer in a large cluster, so that watching it
+    /// costs no more than watching a small one.
+    pub fn every(&self) -> Duration {
+        let seconds = self.partitions as f64 / PARTITIONS_PER_SECOND as f64;
+        Duration::from_secs_f64(seconds.max(1.0)).min(EVERY_MAX)
+    }
+
+    fn is_large(&self) -> bool {
+        self.partitions > PARTITIONS_PER_SECOND
+    }
+
+    /// One round. Commits are read before ends: a race can make lag too large by what arrives in
+    /// between, never negative.
+    ///
+    /// # Errors
+    ///
+    /// If the cluster cannot be asked; what failed for single groups and partitions is in the answer.
+    pub async fn sample(&mut self) -> Result<Sample, ClientError> {
+        let (described, refused) = self.describe_groups().await?;
+        let places: BTreeSet<TopicPartition> = described
+            .iter()
+            .flat_map(|(group, committed)| {
+                committed.keys().cloned().chain(assigned(group).into_keys())
+            })
+            .collect();
+        let places: Vec<_> = places.into_iter().collect();
+        self.read_starts(&places).await?;
+        let ends = self.client.list_offsets(&places, OffsetAt::End).await?;
+        let mut lookups = Lookups { left: LOOKUPS_MAX, until: Instant::now() + LOOKUPS_TIMEOUT };
+        let mut groups = refused;
+        self.partitions = 0;
+        for (group, committed) in described {
+            let assigned = assigned(&group);
+            let read: BTreeSet<_> = committed.keys().chain(assigned.keys()).cloned().collect();
+            let mut partitions = Vec::with_capacity(read.len());
+            for place in read {
+                let both = known(&self.starts, &place)
+                    .and_then(|start| Ok((start, known(&ends, &place)?)));
+                let offset = committed.get(&place).and_then(|committed: &Committed| {
+                    (committed.offset >= 0).then_some(committed.offset)
+                });
+                let mut partition = PartitionSample {
+                    topic: place.topic.clone(),
+                    partition: place.partition,
+                    member: assigned.get(&place).cloned(),
+                    committed: offset,
+                    ends: both.as_ref().ok().copied(),
+                    why_unknown: both.err(),
+                    committed_record_ms: None,
+                };
+                if let (Some(offset), Some((start, end))) = (offset, partition.ends) {
+                    let key = (group.group.clone(), place.clone());
+                    if offset.max(start) >= end {
+                        self.times.remove(&key);
+                    } else {
+                        partition.committed_record_ms =
+                            self.time_of(key, offset.max(start), &mut lookups).await;
+                    }
                 }
+                partitions.push(partition);
             }
-        };
-        let broker = match measured {
-            Ok(sample) => {
-                let partitions: usize =
-                    sample.groups.iter().map(|group| group.partitions.len()).sum();
-                let text = format!(
-                    "answers, {} consumer group{} on {partitions} partition{}",
-                    sample.groups.len(),
-                    if sample.groups.len() == 1 { "" } else { "s" },
-                    if partitions == 1 { "" } else { "s" },
-                );
-                last = shared.tracker().step(sample);
-                Ok(text)
-            }
-            Err(error) => {
-                shared.tracker().miss(now_ms());
-                Err(describe(&error))
-            }
-        };
-        if was_well != Some(broker.is_ok()) {
-            match &broker {
-                Ok(_) => info!(peer = %shared.config.bootstrap_servers, "measuring lag"),
-                Err(error) => {
-                    warn!(peer = %shared.config.bootstrap_servers, %error, "lag cannot be measured")
-                }
-            }
-            was_well = Some(broker.is_ok());
-        }
-        shared.publish(&last, broker);
-    }
-}
-
-/// Asks the store how it is, apart from the lag: a store that hangs must not hold that up.
-pub(crate) async fn watch_store(shared: Arc<Shared>) {
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = shared.tasks.stopping() => return,
-            _ = ticks.tick() => {}
-        }
-        let health = tokio::select! {
-            () = shared.tasks.stopping() => return,
-            health = store_health(&shared) => health,
-        };
-        *shared.store_health() = Some(health);
-    }
-}
-
-/// An error and what led to it, in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
-}
-
-async fn store_health(shared: &Shared) -> Result<String, String> {
-    let answer = tokio::time::timeout(TIMEOUT, shared.elastic.get("/_cluster/health")).await;
-    match answer {
-        Ok(Ok(health)) if health["status"] == "red" => Err("status red".to_owned()),
-        // Yellow is what one node without replicas always is.
-        Ok(Ok(_)) => Ok("answers".to_owned()),
-        Ok(Err(error)) => Err(describe(&error)),
-        Err(_) => Err(format!("{} does not answer", shared.config.elasticsearch)),
-    }
-}
-
-/// One round. Commits are read before ends: a race can make lag too large by a moment, never negative.
-async fn measure(client: &Client, times: &mut Times) -> Result<Sample, ClientError> {
-    let (described, refused) = describe_groups(client).await?;
-    let places: BTreeSet<TopicPartition> = described
-        .iter()
-        .flat_map(|(group, committed)| committed.keys().cloned().chain(assigned(group).into_keys()))
-        .collect();
-    let places: Vec<_> = places.into_iter().collect();
-    let starts = client.list_offsets(&places, OffsetAt::Start).await?;
-    let ends = client.list_offsets(&places, OffsetAt::End).await?;
-    let mut lookups = Lookups { left: LOOKUPS_MAX, until: Instant::now() + LOOKUPS_TIMEOUT };
-    let mut groups = refused;
-    for (group, committed) in described {
-        let assigned = assigned(&group);
-        let read: BTreeSet<_> = committed.keys().chain(assigned.keys()).cloned().collect();
-        let mut partitions = Vec::with_capacity(read.len());
-        for place in read {
-            let known = |answers: &elkfk_broker_client::ListedOffsets| match answers.get(&place) {
-                Some(Ok(listed)) => {
-                    listed.offset.ok_or_else(|| "the broker named no offset".to_owned())
-                }
-                Some(Err(refused)) => Err(refused.to_string()),
-                None => Err("the broker did not answer for it".to_owned()),
-            };
-            let both = known(&starts).and_then(|start| Ok((start, known(&ends)?)));
-            let offset = committed.get(&place).and_then(|committed: &Committed| {
-                (committed.offset >= 0).then_some(committed.offset)
+            self.partitions += partitions.len();
+            groups.push(GroupSample {
+                group: group.group,
+                state: group.state,
+                members: group.members.len(),
+                partitions,
+                why_unknown: None,
             });
-            let mut partition = PartitionSample {
-                topic: place.topic.clone(),
-                partition: place.partition,
-                member: assigned.get(&place).cloned(),
-                committed: offset,
-                ends: both.as_ref().ok().copied(),
-                why_unknown: both.err(),
-                committed_record_ms: None,
-            };
-            if let (Some(offset), Some((start, end))) = (offset, partition.ends) {
-                let key = (group.group.clone(), place.clone());
-                if offset.max(start) >= end {
-                    times.remove(&key);
-                } else {
-                    partition.committed_record_ms =
-                        time_of(client, times, key, offset.max(start), &mut lookups).await;
-                }
-            }
-            partitions.push(partition);
         }
-        groups.push(GroupSample {
-            group: group.group,
-            state: group.state,
-            members: group.members.len(),
-            partitions,
-            why_unknown: None,
-        });
+        groups.sort_by(|a, b| a.group.cmp(&b.group));
+        while self.times.len() > TIMES_MAX {
+            self.times.pop_first();
+        }
+        Ok(Sample { now_ms: now_ms(), groups })
     }
-    groups.sort_by(|a, b| a.group.cmp(&b.group));
-    while times.len() > TIMES_MAX {
-        times.pop_first();
+
+    async fn read_starts(&mut self, places: &[TopicPartition]) -> Result<(), ClientError> {
+        let is_fresh = self.starts_at.is_some_and(|at| at.elapsed() < SLOW_FACTS);
+        let has_all = || places.iter().all(|place| matches!(self.starts.get(place), Some(Ok(_))));
+        if !(self.is_large() && is_fresh && has_all()) {
+            self.starts = self.client.list_offsets(places, OffsetAt::Start).await?;
+            self.starts_at = Some(Instant::now());
+        }
+        Ok(())
     }
-    Ok(Sample { now_ms: now_ms(), groups })
+
+    /// What the cluster says of each group, and the groups it says nothing of with why: one that is
+    /// being moved, or that may not be read, leaves the others as they are.
+    async fn describe_groups(
+        &mut self,
+    ) -> Result<(Vec<Described>, Vec<GroupSample>), ClientError> {
+        let (mut described, mut refused) = (Vec::new(), Vec::new());
+        let places = Arc::new(Semaphore::new(GROUPS_AT_ONCE));
+        let mut asked = JoinSet::new();
+        let is_large = self.is_large();
+        let mut before = std::mem::take(&mut self.descriptions);
+        for listed in self.client.list_groups().await? {
+            let (client, places) = (self.client.clone(), places.clone());
+            let known = before
+                .remove(&listed.group)
+                .filter(|(at, _)| is_large && at.elapsed() < SLOW_FACTS);
+            asked.spawn(async move {
+                let _place = places.acquire().await;
+                let ask = async {
+                    let description = match known {
+                        Some(known) => known,
+                        None => (Instant::now(), client.describe_group(&listed.group).await?),
+                    };
+                    Ok((description, client.committed_offsets(&listed.group).await?))
+                };
+                let answer: Result<Result<_, ClientError>, _> =
+                    tokio::time::timeout(GROUP_TIMEOUT, ask).await;
+                let why = match answer {
+                    Ok(Ok(described)) => return Ok(described),
+                    Ok(Err(error)) => error.in_one_line(),
+                    Err(_) => format!("no answer in {} s", GROUP_TIMEOUT.as_secs()),
+                };
+                Err(GroupSample {
+                    group: listed.group,
+                    state: "Unknown".into(),
+                    why_unknown: Some(why),
+                    ..GroupSample::default()
+                })
+            });
+        }
+        while let Some(answer) = asked.join_next().await {
+            match answer.expect("asking for a group neither panics nor is cancelled") {
+                Ok(((at, description), committed)) => {
+                    if is_large {
+                        let name = description.group.clone();
+                        self.descriptions.insert(name, (at, description.clone()));
+                    }
+                    described.push((description, committed));
+                }
+                Err(unknown) => refused.push(unknown),
+            }
+        }
+        Ok((described, refused))
+    }
+
+    /// The time of the record at `offset`: as remembered, or read from the broker.
+    async fn time_of(
+        &mut self,
+        key: (String, TopicPartition),
+        offset: i64,
+        lookups: &mut Lookups,
+    ) -> Option<i64> {
+        let remembered = self.times.get(&key).copied();
+        if let Some((at, ms)) = remembered
+            && (at == offset || lookups.left == 0 || Instant::now() >= lookups.until)
+        {
+            return Some(ms);
+        }
+        lookups.left = lookups.left.checked_sub(1)?;
+        // A record that cannot be read (deleted meanwhile, say) leaves the seconds unknown, not wrong.
+        let read =
+            tokio::time::timeout_at(lookups.until, self.client.fetch_record(&key.1, offset)).await;
+        // Records of old producers have no time, which is said as -1.
+        let ms = read.ok()?.ok()??.timestamp_ms;
+        if ms < 0 {
+            return None;
+        }
+        self.times.insert(key, (offset, ms));
+        Some(ms)
+    }
 }
 
 type Described = (GroupDescription, BTreeMap<TopicPartition, Committed>);
 
-/// What the cluster says of each group, and the groups it says nothing of with why: one that is being
-/// moved, or that may not be read, leaves the others as they are.
-async fn describe_groups(
-    client: &Client,
-) -> Result<(Vec<Described>, Vec<GroupSample>), ClientError> {
-    let (mut described, mut refused) = (Vec::new(), Vec::new());
-    let places = Arc::new(Semaphore::new(GROUPS_AT_ONCE));
-    let mut asked = JoinSet::new();
-    for listed in client.list_groups().await? {
-        let (client, places) = (client.clone(), places.clone());
-        asked.spawn(async move {
-            let _place = places.acquire().await;
-            let ask = async {
-                let description = client.describe_group(&listed.group).await?;
-                Ok((description, client.committed_offsets(&listed.group).await?))
-            };
-            let answer: Result<Result<Described, ClientError>, _> =
-                tokio::time::timeout(GROUP_TIMEOUT, ask).await;
-            let why = match answer {
-                Ok(Ok(described)) => return Ok(described),
-                Ok(Err(error)) => describe(&error),
-                Err(_) => format!("no answer in {} s", GROUP_TIMEOUT.as_secs()),
-            };
-            Err(GroupSample {
-                group: listed.group,
-                state: "Unknown".into(),
-                why_unknown: Some(why),
-                ..GroupSample::default()
-            })
-        });
+/// What may still be looked up in a round.
+struct Lookups {
+    left: usize,
+    until: Instant,
+}
+
+fn known(answers: &ListedOffsets, place: &TopicPartition) -> Result<i64, String> {
+    match answers.get(place) {
+        Some(Ok(listed)) => listed.offset.ok_or_else(|| "the broker named no offset".to_owned()),
+        Some(Err(refused)) => Err(refused.to_string()),
+        None => Err("the broker did not answer for it".to_owned()),
     }
-    while let Some(answer) = asked.join_next().await {
-        match answer.expect("asking for a group neither panics nor is cancelled") {
-            Ok(known) => described.push(known),
-            Err(unknown) => refused.push(unknown),
-        }
-    }
-    Ok((described, refused))
 }
 
 /// Member by partition, as `client id @ host`.
@@ -252,37 +260,8 @@ fn assigned(group: &GroupDescription) -> BTreeMap<TopicPartition, String> {
     assigned
 }
 
-/// What may still be looked up in this round.
-struct Lookups {
-    left: usize,
-    until: Instant,
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
 }
-
-/// The time of the record at `offset`: as remembered, or read from the broker.
-async fn time_of(
-    client: &Client,
-    times: &mut Times,
-    key: (String, TopicPartition),
-    offset: i64,
-    lookups: &mut Lookups,
-) -> Option<i64> {
-    let remembered = times.get(&key).copied();
-    if let Some((at, ms)) = remembered
-        && (at == offset || lookups.left == 0 || Instant::now() >= lookups.until)
-    {
-        return Some(ms);
-    }
-    lookups.left = lookups.left.checked_sub(1)?;
-    // A record that cannot be read (deleted meanwhile, say) leaves the seconds unknown, not wrong.
-    let read = tokio::time::timeout_at(lookups.until, client.fetch_record(&key.1, offset)).await;
-    // Records of old producers have no time, which is said as -1.
-    let ms = read.ok()?.ok()??.timestamp_ms;
-    if ms < 0 {
-        return None;
-    }
-    times.insert(key, (offset, ms));
-    Some(ms)
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,132 +1,220 @@
 //! How far each consumer group is behind, and how fast it moves.
 //!
-//! The core takes samples of offsets and answers with a snapshot; it reads no clock and no socket.
+//! [`Tracker`] takes samples of offsets and answers with a snapshot; it reads no clock and no socket.
+//! [`Meter`] takes the samples. Who shows lag, acts on it or prints it asks these two, and so all say
+//! the same.
 
-mod history;
-pub(crate) mod poller;
+mod measure;
 mod track;
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use history::History;
+pub use measure::Meter;
 use track::Track;
 
 /// What was measured of the cluster at one moment.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sample {
+pub struct Sample {
     /// Milliseconds since 1970.
-    pub(crate) now_ms: i64,
-    pub(crate) groups: Vec<GroupSample>,
+    pub now_ms: i64,
+    pub groups: Vec<GroupSample>,
 }
 
 #[derive(Debug, Clone, Default)]
-pub(crate) struct GroupSample {
-    pub(crate) group: String,
+pub struct GroupSample {
+    pub group: String,
     /// As Kafka names it: Stable, Empty, …
-    pub(crate) state: String,
-    pub(crate) members: usize,
-    pub(crate) partitions: Vec<PartitionSample>,
+    pub state: String,
+    pub members: usize,
+    pub partitions: Vec<PartitionSample>,
     /// Why the cluster did not say anything of this group; the other fields but its name are then empty.
-    pub(crate) why_unknown: Option<String>,
+    pub why_unknown: Option<String>,
 }
 
 #[derive(Debug, Clone, Default)]
-pub(crate) struct PartitionSample {
-    pub(crate) topic: String,
-    pub(crate) partition: i32,
+pub struct PartitionSample {
+    pub topic: String,
+    pub partition: i32,
     /// The member that reads it, by client id and host.
-    pub(crate) member: Option<String>,
+    pub member: Option<String>,
     /// `None`: no commit yet.
-    pub(crate) committed: Option<i64>,
+    pub committed: Option<i64>,
     /// First offset and offset after the last record; `None` with the reason in `why_unknown`.
-    pub(crate) ends: Option<(i64, i64)>,
-    pub(crate) why_unknown: Option<String>,
+    pub ends: Option<(i64, i64)>,
+    pub why_unknown: Option<String>,
     /// Time of the record at the committed offset.
-    pub(crate) committed_record_ms: Option<i64>,
+    pub committed_record_ms: Option<i64>,
 }
 
-/// What the page shows.
-#[derive(Debug, Clone, Default, Serialize)]
-pub(crate) struct Snapshot {
-    pub(crate) now_ms: i64,
-    pub(crate) groups: Vec<GroupLag>,
+/// What is known after a sample.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub now_ms: i64,
+    pub groups: Vec<GroupLag>,
 }
 
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct GroupLag {
-    pub(crate) group: String,
-    pub(crate) state: String,
-    pub(crate) members: usize,
-    pub(crate) topics: Vec<TopicLag>,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GroupLag {
+    pub group: String,
+    pub state: String,
+    pub members: usize,
+    #[serde(flatten)]
+    pub figures: Figures,
+    pub topics: Vec<TopicLag>,
     /// Why nothing is known of it at the moment.
-    pub(crate) why: Option<String>,
+    pub why: Option<String>,
 }
 
-/// Sums over the partitions whose figures are known; seconds are those of the worst.
-#[derive(Debug, Clone, Default, Serialize)]
-pub(crate) struct TopicLag {
-    pub(crate) topic: String,
-    pub(crate) lag: Option<i64>,
-    pub(crate) lag_seconds: Option<f64>,
-    pub(crate) in_rate: Option<f64>,
-    pub(crate) out_rate: Option<f64>,
-    pub(crate) partitions: Vec<PartitionLag>,
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct TopicLag {
+    pub topic: String,
+    #[serde(flatten)]
+    pub figures: Figures,
+    pub partitions: Vec<PartitionLag>,
 }
 
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct PartitionLag {
-    pub(crate) partition: i32,
-    pub(crate) member: Option<String>,
-    pub(crate) committed: Option<i64>,
-    pub(crate) start: Option<i64>,
-    pub(crate) end: Option<i64>,
-    /// Records from the committed offset to the end.
-    pub(crate) lag: Option<i64>,
-    pub(crate) lag_seconds: Option<f64>,
-    /// Records per second.
-    pub(crate) in_rate: Option<f64>,
-    pub(crate) out_rate: Option<f64>,
-    pub(crate) state: State,
-    pub(crate) why: Option<String>,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PartitionLag {
+    pub partition: i32,
+    pub member: Option<String>,
+    pub committed: Option<i64>,
+    pub start: Option<i64>,
+    pub end: Option<i64>,
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// When the committed offset was last seen to move, in milliseconds since 1970.
+    pub moved_ms: Option<i64>,
+    pub why: Option<String>,
 }
 
-/// How a group does on one partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// How far behind, how fast, and whether that is well: of a partition; of a topic or a group the sum of
+/// its partitions whose figures are known, and for all that cannot be added the worst of them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Records from the committed offset to the end; never negative, without those already deleted.
+    pub lag: Option<i64>,
+    /// Now − time of the record at the committed offset; 0 where there is none to read.
+    pub lag_seconds: Option<f64>,
+    /// Records per second that arrive, over ten seconds.
+    pub in_rate: Option<f64>,
+    /// Records per second that are read and committed, over ten seconds.
+    pub out_rate: Option<f64>,
+    /// Arrival and drain as exponential averages of one minute and of ten.
+    pub in_1m: Option<f64>,
+    pub out_1m: Option<f64>,
+    pub in_10m: Option<f64>,
+    pub out_10m: Option<f64>,
+    /// When nothing will be left to read, at the rates of the last minute.
+    pub drain: Option<Drain>,
+    /// lag ÷ records that are kept: at 1 the next record that is deleted has not been read.
+    pub retention_used: Option<f64>,
+    /// Records that were deleted between the committed offset and the first that is left.
+    pub lost: i64,
+    pub state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum State {
+pub enum Drain {
+    Seconds(f64),
+    /// What is read is not more than what arrives.
+    Never,
+}
+
+/// How a group does. In the order of how much it matters.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
     /// Nothing to read, or what there is moves.
+    #[default]
     Ok,
+    /// The group has not committed here.
+    Uncommitted,
     /// Moving, but a minute or more behind.
     Behind,
+    /// The commit has gone back within the last minute: by a reset, or a member that lost its place.
+    Rewound,
+    Unknown,
     /// Members are there, records too, and the commit has not moved for half a minute.
     Stalled,
     /// Records are there and nobody reads them.
     Stopped,
-    /// The group has not committed here.
-    Uncommitted,
-    Unknown,
+}
+
+impl State {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Uncommitted => "uncommitted",
+            Self::Behind => "behind",
+            Self::Rewound => "rewound",
+            Self::Unknown => "unknown",
+            Self::Stalled => "stalled",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl Drain {
+    /// The later of two.
+    fn later(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Seconds(a), Self::Seconds(b)) => Self::Seconds(a.max(b)),
+            _ => Self::Never,
+        }
+    }
+}
+
+impl Figures {
+    /// Of several, as of one.
+    fn of_all<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
+        let mut whole = Self::default();
+        let sum = |a: Option<f64>, b: Option<f64>| a.map_or(b, |a| Some(a + b.unwrap_or(0.0)));
+        let worst = |a: Option<f64>, b: Option<f64>| a.map_or(b, |a| Some(a.max(b.unwrap_or(a))));
+        for one in all {
+            whole.lag = match (whole.lag, one.lag) {
+                (Some(a), Some(b)) => Some(a.saturating_add(b)),
+                (a, b) => a.or(b),
+            };
+            whole.drain = match (whole.drain, one.drain) {
+                (Some(a), Some(b)) => Some(a.later(b)),
+                (a, b) => a.or(b),
+            };
+            whole.lag_seconds = worst(whole.lag_seconds, one.lag_seconds);
+            whole.retention_used = worst(whole.retention_used, one.retention_used);
+            whole.in_rate = sum(whole.in_rate, one.in_rate);
+            whole.out_rate = sum(whole.out_rate, one.out_rate);
+            whole.in_1m = sum(whole.in_1m, one.in_1m);
+            whole.out_1m = sum(whole.out_1m, one.out_1m);
+            whole.in_10m = sum(whole.in_10m, one.in_10m);
+            whole.out_10m = sum(whole.out_10m, one.out_10m);
+            whole.lost = whole.lost.saturating_add(one.lost);
+            whole.state = whole.state.max(one.state);
+        }
+        whole
+    }
 }
 
 /// Beyond this many partitions of groups no more are remembered: about 2 KiB each.
 const TRACKS_MAX: usize = 20_000;
-/// Beyond this many topics of groups no more are plotted: about 80 KiB each.
-const HISTORIES_MAX: usize = 500;
 /// A broker that has just come back lists groups only once it has read them: what a sample leaves out is
 /// remembered for this long.
 const FORGET_AFTER_MS: i64 = 60_000;
 
-/// Remembers enough of past samples to tell rates, states and plots.
+/// Remembers enough of past samples to tell rates and states.
 #[derive(Debug, Default)]
-pub(crate) struct Tracker {
+pub struct Tracker {
     tracks: BTreeMap<(String, String, i32), Track>,
-    histories: BTreeMap<(String, String), History>,
 }
 
 impl Tracker {
     /// Takes in a sample. What no sample mentions for a minute is forgotten.
-    pub(crate) fn step(&mut self, sample: Sample) -> Snapshot {
+    pub fn step(&mut self, sample: Sample) -> Snapshot {
         let now_ms = sample.now_ms;
         let mut groups = Vec::with_capacity(sample.groups.len());
         for group in sample.groups {
@@ -145,31 +233,29 @@ impl Tracker {
                 }
             }
             for topic in topics.values_mut() {
-                topic.add_up();
-                let key = (group.group.clone(), topic.topic.clone());
-                if self.histories.len() < HISTORIES_MAX || self.histories.contains_key(&key) {
-                    self.histories.entry(key).or_default().push(now_ms, topic);
-                }
+                topic.figures = Figures::of_all(topic.partitions.iter().map(|one| &one.figures));
             }
-            let topics = topics.into_values().collect();
+            let topics: Vec<_> = topics.into_values().collect();
+            let mut figures = Figures::of_all(topics.iter().map(|topic| &topic.figures));
+            if group.why_unknown.is_some() {
+                figures.state = State::Unknown;
+            }
             groups.push(GroupLag {
                 group: group.group,
                 state: group.state,
                 members: group.members,
+                figures,
                 topics,
                 why: group.why_unknown,
             });
         }
-        let is_recent = |last_ms: i64| now_ms - last_ms < FORGET_AFTER_MS;
-        self.tracks.retain(|_, track| is_recent(track.last_ms()));
-        self.histories.retain(|_, history| is_recent(history.last_ms()));
+        self.tracks.retain(|_, track| now_ms - track.last_ms() < FORGET_AFTER_MS);
         Snapshot { now_ms, groups }
     }
 
-    /// Nothing could be measured: the plots get a gap, and everything is kept for when it can be again.
-    pub(crate) fn miss(&mut self, now_ms: i64) {
+    /// Nothing could be measured: everything is kept for when it can be again.
+    pub fn miss(&mut self, now_ms: i64) {
         self.tracks.values_mut().for_each(|track| track.miss(now_ms));
-        self.histories.values_mut().for_each(|history| history.miss(now_ms));
     }
 
     /// The partitions that `group` was last seen to read, with nothing known but why.
@@ -184,27 +270,6 @@ impl Tracker {
                 ..PartitionSample::default()
             })
             .collect()
-    }
-
-    /// `[seconds, lag, lag seconds, in, out]`, oldest first.
-    pub(crate) fn history(&self, group: &str, topic: &str) -> Vec<[Option<f64>; 5]> {
-        self.histories
-            .get(&(group.to_owned(), topic.to_owned()))
-            .map(History::points)
-            .unwrap_or_default()
-    }
-}
-
-impl TopicLag {
-    fn add_up(&mut self) {
-        let known = || self.partitions.iter();
-        let sum = |value: fn(&PartitionLag) -> Option<f64>| {
-            known().filter_map(value).reduce(|a, b| a + b)
-        };
-        self.lag = known().filter_map(|partition| partition.lag).reduce(i64::saturating_add);
-        self.lag_seconds = known().filter_map(|partition| partition.lag_seconds).reduce(f64::max);
-        self.in_rate = sum(|partition| partition.in_rate);
-        self.out_rate = sum(|partition| partition.out_rate);
     }
 }
 

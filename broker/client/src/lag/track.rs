@@ -2,12 +2,16 @@
 
 use std::collections::VecDeque;
 
-use super::{PartitionLag, PartitionSample, State};
+use super::{Drain, Figures, PartitionLag, PartitionSample, State};
 
-/// Rates are taken over this long: short enough to follow, long enough to be calm.
+/// Rates that are shown are taken over this long: short enough to follow, long enough to be calm.
 const RATE_WINDOW_MS: i64 = 10_000;
 const STALLED_AFTER_MS: i64 = 30_000;
 const BEHIND_SECONDS: f64 = 60.0;
+/// How long a commit that went back is told.
+const REWOUND_MS: i64 = 60_000;
+/// Below this a rate is nothing: a record in ten minutes.
+const RATE_MIN: f64 = 1.0 / 600.0;
 
 /// Recent offsets of a partition.
 #[derive(Debug, Default)]
@@ -16,7 +20,29 @@ pub(super) struct Track {
     recent: VecDeque<(i64, i64, Option<i64>)>,
     /// When the committed offset last changed.
     moved_ms: Option<i64>,
+    /// When it last went back.
+    rewound_ms: Option<i64>,
+    inward: Averages,
+    outward: Averages,
     last_ms: i64,
+}
+
+/// A rate as exponential averages.
+#[derive(Debug, Clone, Copy, Default)]
+struct Averages {
+    minute: Option<f64>,
+    ten_minutes: Option<f64>,
+}
+
+impl Averages {
+    fn step(&mut self, records: i64, elapsed_ms: i64) {
+        let elapsed = elapsed_ms as f64 / 1000.0;
+        let rate = records.max(0) as f64 / elapsed;
+        for (average, over) in [(&mut self.minute, 60.0), (&mut self.ten_minutes, 600.0)] {
+            let before = average.unwrap_or(rate);
+            *average = Some(rate + (before - rate) * (-elapsed / over).exp());
+        }
+    }
 }
 
 impl Track {
@@ -36,15 +62,7 @@ impl Track {
         has_members: bool,
     ) -> PartitionLag {
         self.last_ms = now_ms;
-        let PartitionSample {
-            partition,
-            member,
-            committed,
-            ends,
-            why_unknown,
-            committed_record_ms,
-            ..
-        } = sample;
+        let PartitionSample { committed, ends, committed_record_ms, .. } = sample;
         if let Some((_, end)) = ends {
             self.remember(now_ms, end, committed);
         }
@@ -64,32 +82,71 @@ impl Track {
             Some(_) if self.moved_ms.is_some_and(|moved| now_ms - moved >= STALLED_AFTER_MS) => {
                 State::Stalled
             }
+            Some(_) if self.rewound_ms.is_some_and(|ms| now_ms - ms < REWOUND_MS) => State::Rewound,
             Some(_) if lag_seconds.is_some_and(|seconds| seconds >= BEHIND_SECONDS) => {
                 State::Behind
             }
             Some(_) => State::Ok,
         };
+        let is_known = ends.is_some();
+        let known = |rate: Option<f64>| rate.filter(|_| is_known);
+        let figures = Figures {
+            lag,
+            lag_seconds,
+            in_rate: known(self.rate(|(_, end, _)| Some(*end))),
+            out_rate: known(self.rate(|(_, _, committed)| *committed)),
+            in_1m: known(self.inward.minute),
+            out_1m: known(self.outward.minute),
+            in_10m: known(self.inward.ten_minutes),
+            out_10m: known(self.outward.ten_minutes),
+            drain: lag.and_then(|lag| self.drain(lag)),
+            retention_used: lag.zip(ends).and_then(|(lag, (start, end))| {
+                (end > start).then(|| lag as f64 / (end - start) as f64)
+            }),
+            lost: ends.zip(committed).map_or(0, |((start, _), at)| (start - at).max(0)),
+            state,
+        };
         PartitionLag {
-            partition,
-            member,
+            partition: sample.partition,
+            member: sample.member,
             committed,
             start: ends.map(|(start, _)| start),
             end: ends.map(|(_, end)| end),
-            lag,
-            lag_seconds,
-            in_rate: ends.and_then(|_| self.rate(|(_, end, _)| Some(*end))),
-            out_rate: ends.and_then(|_| self.rate(|(_, _, committed)| *committed)),
-            state,
-            why: why_unknown,
+            figures,
+            moved_ms: self.moved_ms.filter(|_| committed.is_some()),
+            why: sample.why_unknown,
         }
     }
 
+    /// At the rates of the last minute; `None` before there are any.
+    fn drain(&self, lag: i64) -> Option<Drain> {
+        if lag == 0 {
+            return Some(Drain::Seconds(0.0));
+        }
+        let net = self.outward.minute? - self.inward.minute?;
+        Some(if net >= RATE_MIN { Drain::Seconds(lag as f64 / net) } else { Drain::Never })
+    }
+
     fn remember(&mut self, now_ms: i64, end: i64, committed: Option<i64>) {
+        let last = self.recent.back().copied();
         let (last_end, last_committed) =
-            self.recent.back().map_or((end, None), |(_, end, committed)| (*end, *committed));
+            last.map_or((end, None), |(_, end, committed)| (end, committed));
         if end < last_end {
             // Recreated: what was before says nothing about now.
             self.recent.clear();
+            (self.inward, self.outward) = (Averages::default(), Averages::default());
+        } else if let Some((last_ms, ..)) = last
+            && now_ms > last_ms
+        {
+            self.inward.step(end - last_end, now_ms - last_ms);
+            if let (Some(from), Some(to)) = (last_committed, committed) {
+                self.outward.step(to.saturating_sub(from), now_ms - last_ms);
+            }
+        }
+        if let (Some(from), Some(to)) = (last_committed, committed)
+            && to < from
+        {
+            self.rewound_ms = Some(now_ms);
         }
         if committed != last_committed || self.moved_ms.is_none() {
             self.moved_ms = Some(now_ms);
