@@ -8,7 +8,7 @@ export function count(value) {
   for (const [from, unit, divisor = from] of UNITS) {
     if (Math.abs(value) >= from) return `${(value / divisor).toFixed(1)} ${unit}`;
   }
-  return Number.isInteger(value) ? value.toLocaleString("en") : value.toFixed(1);
+  return Number.isInteger(value) || Math.abs(value) >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(1);
 }
 
 /** Every digit: 12,345. */
@@ -56,3 +56,41 @@ export function* leaves(value, path = "") {
 }
 
 export const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+
+/** A share of 1 as 0 %, 3.4 %, 87 %. */
+export function percent(share) {
+  if (share == null) return "–";
+  const value = share * 100;
+  return `${value === 0 || value >= 10 ? Math.round(value) : value.toFixed(1)} %`;
+}
+
+/** 1,536 → 1.5 KiB. */
+export function bytes(value) {
+  if (value == null) return "–";
+  let [rest, unit] = [value, 0];
+  while (rest >= 1024 && unit < 4) { rest /= 1024; unit += 1; }
+  return unit ? `${rest.toFixed(rest < 10 ? 1 : 0)} ${["B", "KiB", "MiB", "GiB", "TiB"][unit]}` : `${value} B`;
+}
+
+/** With its sign: +12, −3. */
+export const signed = (value, format = count) => (value == null ? "–" : `${value < 0 ? "−" : "+"}${format(Math.abs(value))}`);
+
+/** Time of the day: 12:00:00. */
+export const clock = (ms) => (ms == null ? "–" : time(ms).slice(11, 19));
+
+/** Day and time without milliseconds: 2026-03-01 12:00:00. */
+export const moment = (ms) => (ms == null ? "–" : time(ms).slice(0, 19));
+
+/** `3 partitions`, `1 partition`. */
+export const plural = (n, one, many = `${one}s`) => `${exact(n)} ${n === 1 ? one : many}`;
+
+/** [0, 1, 2, 5] → "0–2, 5". */
+export function ranges(numbers) {
+  const out = [];
+  for (const n of [...numbers].sort((a, b) => a - b)) {
+    const last = out[out.length - 1];
+    if (last && last[1] === n - 1) last[1] = n;
+    else out.push([n, n]);
+  }
+  return out.map(([a, b]) => (a === b ? a : b === a + 1 ? `${a}, ${b}` : `${a}–${b}`)).join(", ");
+}
