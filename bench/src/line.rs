@@ -66,7 +66,8 @@ fn our_shipper(dir: &Path, bootstrap: &str, topic: &str, lines: &Path) -> Result
     Ok(command)
 }
 
-/// rsyslog's imfile and omkafka; `None` where Debian's packages are not installed.
+/// rsyslog's imfile and omkafka; `None` where Debian's packages are not installed. Without the larger queue and
+/// the two switches for failures it drops lines as soon as it is faster than the broker.
 fn rsyslog(dir: &Path, bootstrap: &str, topic: &str, lines: &Path) -> Result<Option<Command>> {
     let (Some(program), true) = (rsyslogd(), has_omkafka()) else { return Ok(None) };
     std::fs::create_dir_all(dir)?;
@@ -77,7 +78,7 @@ module(load="imfile" mode="inotify")
 module(load="omkafka")
 template(name="raw" type="string" string="%msg%")
 input(type="imfile" File="{}" Tag="nginx:" ruleset="k" reopenOnTruncate="on")
-ruleset(name="k") {{ action(type="omkafka" broker=["{bootstrap}"] topic="{topic}" template="raw" partitions.auto="on" confParam=["acks=all", "compression.codec=zstd"] action.resumeRetryCount="-1") }}
+ruleset(name="k") {{ action(type="omkafka" broker=["{bootstrap}"] topic="{topic}" template="raw" partitions.auto="on" confParam=["acks=all", "compression.codec=zstd", "queue.buffering.max.messages=1000000"] resubmitOnFailure="on" keepFailedMessages="on" action.resumeRetryCount="-1") }}
 "#,
         dir.display(),
         lines.display()
