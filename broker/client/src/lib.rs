@@ -24,6 +24,7 @@ mod connection;
 mod error;
 mod groups;
 pub mod lag;
+mod log_dirs;
 mod metadata;
 mod offsets;
 mod records;
@@ -34,6 +35,7 @@ pub use configs::{ConfigEntry, ConfigOp, ConfigSynonym, Resource, ResourceConfig
 pub use connection::{Connection, Reply};
 pub use error::{ClientError, Refused};
 pub use groups::{Assignment, Committed, GroupDescription, ListedGroup, Member};
+pub use log_dirs::{LogDir, LogSizes};
 pub use metadata::{Broker, Cluster, Partition, Topic};
 pub use offsets::{ListedOffset, ListedOffsets, OffsetAt};
 pub use records::{FetchedRecord, FetchedRecords};

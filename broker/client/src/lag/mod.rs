@@ -58,6 +58,8 @@ pub struct Snapshot {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GroupLag {
     pub group: String,
+    /// As Kafka names it: Stable, Empty, … In JSON `state` is that of the figures.
+    #[serde(rename = "group_state")]
     pub state: String,
     pub members: usize,
     #[serde(flatten)]
