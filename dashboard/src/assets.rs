@@ -19,7 +19,8 @@ pub(crate) struct Asset {
 /// The file that `path` (with its leading slash) names; a view's own path names the page itself.
 pub(crate) fn get(path: &str) -> Option<Asset> {
     let name = match path {
-        "/" | "/discover" | "/lag" => "index.html",
+        "/" | "/overview" | "/discover" | "/lag" | "/topics" | "/groups" | "/ensemble"
+        | "/alerts" => "index.html",
         other => other.strip_prefix('/')?,
     };
     let file = Web::get(name)?;

@@ -2,12 +2,12 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use elkfk_base::foreign::{self, Asked};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
@@ -19,14 +19,19 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
+use crate::api::Answer;
+use crate::ask::Params;
 use crate::elastic::ElasticError;
 use crate::search::Ask;
-use crate::{Shared, assets, now_ms, search, stream, tail};
+use crate::{Shared, api, assets, exporter, hold, now_ms, search, stream, tail};
 
 pub(crate) type Body = BoxBody<Bytes, Infallible>;
 
 /// Open connections; each costs two buffers of some 16 KiB. More wait to be accepted.
 const CONNECTIONS_MAX: usize = 256;
+/// No question is longer.
+const BODY_BYTES_MAX: usize = 256 << 10;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -45,7 +50,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             Ok((socket, _)) => socket,
             Err(error) => {
                 warn!(%error, "accept a connection");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
@@ -63,7 +68,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         });
     }
     // Streams end with the stop token, so this is short; a client that reads nothing is not waited for.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), open.shutdown()).await;
+    let _ = tokio::time::timeout(Duration::from_secs(2), open.shutdown()).await;
 }
 
 async fn answer(
@@ -75,10 +80,10 @@ async fn answer(
             StatusCode::FORBIDDEN,
             "this page answers only to its own address (see --dashboard-listen)",
         )
-    } else if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        text(StatusCode::METHOD_NOT_ALLOWED, "this page is only read")
-    } else {
+    } else if matches!(*request.method(), Method::GET | Method::HEAD) {
         route(shared, &request).await
+    } else {
+        change(&shared, request).await
     };
     let headers = response.headers_mut();
     let policy = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
@@ -96,41 +101,84 @@ fn is_foreign(request: &Request<Incoming>, shared: &Shared) -> bool {
 }
 
 async fn route(shared: Arc<Shared>, request: &Request<Incoming>) -> Response<Body> {
-    let params = params(request.uri().query().unwrap_or(""));
-    match request.uri().path() {
-        "/api/v1/search" => search(&shared, &params).await,
-        "/api/v1/tail" => match Ask::from_params(&params, now_ms()) {
+    let params = Params::of(request.uri().query().unwrap_or(""));
+    let path = request.uri().path();
+    match path {
+        "/api/v1/search" => search(&shared, &params.0).await,
+        "/api/v1/tail" => match Ask::from_params(&params.0, now_ms()) {
             Ok(ask) => {
                 // After a lost connection the browser says how far it got.
                 let seen = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
-                let known = params.iter().find(|(name, _)| name == "known");
-                let known = known.and_then(|(_, known)| known.parse().ok());
                 let place = seen
                     .and_then(tail::Place::from_id)
-                    .unwrap_or_else(|| tail::Place::new(ask.from_ms, known));
+                    .unwrap_or_else(|| tail::Place::new(ask.from_ms, params.number("known")));
                 stream::response(tail::follow(shared, ask, place))
             }
             Err(error) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
         },
         "/api/v1/stream" => stream::response(stream::snapshots(shared)),
-        "/api/v1/lag" => json_text(shared.snapshot.borrow().to_string()),
-        "/api/v1/lag/history" => {
-            let param =
-                |name| params.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value);
-            let points = shared.histories().points(param("group"), param("topic"));
-            json_text(json!({ "points": points }).to_string())
-        }
-        "/metrics" => {
-            let mut response = text(StatusCode::OK, &elkfk_base::telemetry::metrics_text());
-            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            response.headers_mut().insert(header::CONTENT_TYPE, kind);
-            response
-        }
-        path => match assets::get(path) {
-            Some(asset) => asset_response(asset, request),
-            None => text(StatusCode::NOT_FOUND, "no such page"),
+        "/metrics" => metrics(shared).await,
+        path => match api::get(&shared, path, &params).await {
+            Some(answer) => told(answer),
+            None if path.starts_with("/api/") => {
+                problem(StatusCode::NOT_FOUND, &format!("there is no {path}"))
+            }
+            None => match assets::get(path) {
+                Some(asset) => asset_response(asset, request),
+                None => text(StatusCode::NOT_FOUND, "no such page"),
+            },
         },
     }
+}
+
+/// A request that may change something. Browsers send JSON to another site only after they asked it,
+/// which nobody here allows: a form on another page cannot get this far.
+async fn change(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+    let params = Params::of(request.uri().query().unwrap_or(""));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        let text = "what changes something must be sent as application/json";
+        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+    }
+    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+    let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => return problem(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
+        Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
+    };
+    let body: Value = match serde_json::from_slice(&body) {
+        Ok(body) => body,
+        Err(_) if body.is_empty() => Value::Null,
+        Err(error) => {
+            return problem(StatusCode::BAD_REQUEST, &format!("this is no JSON: {error}"));
+        }
+    };
+    match api::change(shared, &method, &path, &params, body).await {
+        Some(answer) => told(answer),
+        None => problem(StatusCode::METHOD_NOT_ALLOWED, "this is only read"),
+    }
+}
+
+fn told(answer: Answer) -> Response<Body> {
+    match answer {
+        Ok(json) => json_text(json.to_string()),
+        Err(trouble) => problem(trouble.status, &trouble.text),
+    }
+}
+
+/// What this process counts itself, and the cluster under the names that existing dashboards use; apart
+/// from the runtime, for the second is some megabytes of a large cluster.
+async fn metrics(shared: Arc<Shared>) -> Response<Body> {
+    let written = tokio::task::spawn_blocking(move || {
+        let own = elkfk_base::telemetry::metrics_text();
+        let latest = shared.latest();
+        let facts = hold(&shared.cluster).clone();
+        own + &exporter::text(latest.as_ref().map(|latest| &*latest.snapshot), &facts)
+    });
+    let body = written.await.unwrap_or_default();
+    bytes_response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body.into())
 }
 
 async fn search(shared: &Shared, params: &[(String, String)]) -> Response<Body> {
@@ -159,36 +207,6 @@ async fn find(shared: &Shared, ask: &Ask) -> Result<Value, ElasticError> {
     let interval = search::interval(search::read_span(&span));
     let answer = shared.elastic.post(&path, &ask.lines(interval.0)).await?;
     Ok(search::page(ask, &answer, interval, took(start)))
-}
-
-/// `a=1&b=%20x` as pairs; `+` is a space, as forms write it.
-fn params(query: &str) -> Vec<(String, String)> {
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (percent_decode(name), percent_decode(value))
-        })
-        .collect()
-}
-
-fn percent_decode(text: &str) -> String {
-    let (bytes, mut out, mut at) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
-    while let Some(byte) = bytes.get(at) {
-        let digits = bytes.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match (byte, digits.and_then(|digits| u8::from_str_radix(digits, 16).ok())) {
-            (b'%', Some(decoded)) => {
-                out.push(decoded);
-                at += 3;
-                continue;
-            }
-            (b'+', _) => out.push(b' '),
-            (other, _) => out.push(*other),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 fn asset_response(asset: assets::Asset, request: &Request<Incoming>) -> Response<Body> {
@@ -225,19 +243,4 @@ fn json_text(text: String) -> Response<Body> {
 
 fn problem(status: StatusCode, error: &str) -> Response<Body> {
     bytes_response(status, "application/json", json!({"error": error}).to_string().into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_are_decoded_and_never_fail() {
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(
-            params("q=a%20b+c&&x=%zz%4&y"),
-            [pair("q", "a b c"), pair("x", "%zz%4"), pair("y", "")]
-        );
-        assert_eq!(params("q=%ff%C3%A9"), [pair("q", "\u{fffd}é")]);
-    }
 }

@@ -3,10 +3,20 @@
 //! It meets the other boxes as anyone would: the broker over the Kafka protocol, the store over
 //! Elasticsearch's HTTP API. So it shows a real Kafka and a real Elasticsearch as well.
 
+mod alerts;
+mod api;
+mod ask;
 mod assets;
+mod cluster;
+mod decisions;
 mod elastic;
+mod ensemble;
+mod exporter;
+mod groups;
 mod http;
 mod lag;
+mod marks;
+mod overview;
 mod search;
 mod store_health;
 mod stream;
@@ -14,16 +24,18 @@ mod tail;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use elkfk_base::Tasks;
+use elkfk_broker_client::Client;
 use elkfk_broker_client::lag::Snapshot;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::elastic::Elastic;
-use crate::lag::Histories;
+use crate::lag::{Latest, Memory};
 
 /// Where the page is served and what it shows.
 #[derive(Debug, Clone)]
@@ -36,6 +48,14 @@ pub struct Config {
     pub elasticsearch: String,
     /// The indices that Discover searches.
     pub index_pattern: String,
+    /// Where history and alert rules are kept; `None`: in memory only.
+    pub data: Option<PathBuf>,
+    /// `host:port,host:port/chroot` of the coordinator, ours or a real ZooKeeper.
+    pub zookeeper: Option<String>,
+    /// `http://host:port` of the sinks' APIs.
+    pub sinks: Vec<String>,
+    /// Where the autoscaler writes what it decides.
+    pub decisions_topic: String,
 }
 
 impl Default for Config {
@@ -45,6 +65,10 @@ impl Default for Config {
             bootstrap_servers: "127.0.0.1:9092".into(),
             elasticsearch: "http://127.0.0.1:9200".into(),
             index_pattern: "logs-*".into(),
+            data: None,
+            zookeeper: None,
+            sinks: Vec::new(),
+            decisions_topic: "elkfk-autoscaler".into(),
         }
     }
 }
@@ -63,24 +87,36 @@ pub enum StartError {
 struct Shared {
     config: Config,
     elastic: Elastic,
-    histories: Mutex<Histories>,
+    client: Client,
+    memory: Mutex<Memory>,
+    marks: Mutex<marks::Marks>,
+    cluster: Mutex<Arc<cluster::Facts>>,
+    decisions: Mutex<decisions::Decisions>,
+    assignors: Mutex<groups::Assignors>,
+    undos: Mutex<groups::reset::Undos>,
+    alerts: Mutex<alerts::Alerts>,
+    /// Messages to receivers that wait to be sent.
+    notes: tokio::sync::mpsc::Sender<alerts::notify::Note>,
+    ensemble: ensemble::Ensemble,
+    flow: Mutex<overview::Flow>,
     /// `None` until it was asked for the first time.
     store_health: Mutex<Option<Health>>,
-    /// The newest snapshot as the JSON that every stream sends; empty before the first.
-    snapshot: watch::Sender<Arc<str>>,
+    /// `None` before the first measurement.
+    latest: watch::Sender<Option<Arc<Latest>>>,
     tasks: Tasks,
 }
 
 /// How a box answers, or why it does not.
 type Health = Result<String, String>;
 
-impl Shared {
-    fn histories(&self) -> MutexGuard<'_, Histories> {
-        self.histories.lock().expect("no thread panics while it holds the histories")
-    }
+/// What the mutex guards; it is held for a few lines each time.
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no thread panics while it holds what is shared")
+}
 
-    fn store_health(&self) -> MutexGuard<'_, Option<Health>> {
-        self.store_health.lock().expect("no thread panics while it holds the store's health")
+impl Shared {
+    fn latest(&self) -> Option<Arc<Latest>> {
+        self.latest.borrow().clone()
     }
 
     /// Where the index is searched; what does not exist yet is searched as empty.
@@ -91,9 +127,9 @@ impl Shared {
 
     /// Sends `snapshot` to every page. Where `broker` is an error it is the last one that could be had, and
     /// the page says how old it is.
-    fn publish(&self, snapshot: &Snapshot, broker: Health) {
-        let store = self.store_health().clone();
-        self.snapshot.send_replace(snapshot_json(snapshot, now_ms(), broker, store));
+    fn publish(&self, snapshot: Arc<Snapshot>, broker: Health) {
+        let store = hold(&self.store_health).clone();
+        self.latest.send_replace(Some(Arc::new(Latest::of(snapshot, broker, store))));
     }
 }
 
@@ -137,16 +173,39 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         TcpListener::bind(addr).await.map_err(|source| StartError::Listen { addr, source })?;
     let local_addr = listener.local_addr().map_err(|source| StartError::Listen { addr, source })?;
     let tasks = Tasks::new();
+    let client = elkfk_broker_client::Config {
+        timeout: lag::TIMEOUT,
+        ..elkfk_broker_client::Config::to(&config.bootstrap_servers)
+    };
+    let (notes, waiting) = tokio::sync::mpsc::channel(alerts::notify::WAITING_MAX);
     let shared = Arc::new(Shared {
         elastic: Elastic::new(&config.elasticsearch),
-        config,
-        histories: Mutex::default(),
+        client: Client::new(client),
+        memory: Mutex::default(),
+        marks: Mutex::default(),
+        cluster: Mutex::default(),
+        decisions: Mutex::default(),
+        assignors: Mutex::default(),
+        undos: Mutex::default(),
+        alerts: Mutex::new(alerts::open(config.data.as_deref())),
+        notes,
+        ensemble: ensemble::Ensemble::new(config.zookeeper.as_deref()),
+        flow: Mutex::default(),
         store_health: Mutex::default(),
-        snapshot: watch::Sender::new("".into()),
+        latest: watch::Sender::new(None),
         tasks: tasks.clone(),
+        config,
     });
     let parts = [
         ("measure lag", tasks.spawn("measure lag", lag::run(shared.clone()))),
+        ("look at topics", tasks.spawn("look at topics", cluster::run(shared.clone()))),
+        ("read decisions", tasks.spawn("read decisions", decisions::run(shared.clone()))),
+        ("watch ensemble", tasks.spawn("watch ensemble", ensemble::run(shared.clone()))),
+        ("watch the flow", tasks.spawn("watch the flow", overview::run(shared.clone()))),
+        (
+            "tell receivers",
+            tasks.spawn("tell receivers", alerts::notify::run(shared.clone(), waiting)),
+        ),
         ("watch store", tasks.spawn("watch store", store_health::run(shared.clone()))),
         ("serve page", tasks.spawn("serve page", http::serve(listener, shared))),
     ];
@@ -178,25 +237,6 @@ fn watch_over(
 fn now_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// A snapshot, sent at `sent_ms`, and the health of what it was taken from, as the page reads it.
-fn snapshot_json(
-    snapshot: &Snapshot,
-    sent_ms: i64,
-    broker: Health,
-    store: Option<Health>,
-) -> Arc<str> {
-    let health = |health: Health| match health {
-        Ok(text) => serde_json::json!({"ok": true, "text": text}),
-        Err(text) => serde_json::json!({"ok": false, "text": text}),
-    };
-    let mut json = serde_json::to_value(snapshot).unwrap_or_default();
-    json["sent_ms"] = sent_ms.into();
-    json["stale"] = broker.is_err().into();
-    json["broker"] = health(broker);
-    json["store"] = store.map(health).into();
-    json.to_string().into()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Shared;
+use crate::{Shared, hold};
 
 const EVERY: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             () = shared.tasks.stopping() => return,
             health = ask(&shared) => health,
         };
-        *shared.store_health() = Some(health);
+        *hold(&shared.store_health) = Some(health);
     }
 }
 

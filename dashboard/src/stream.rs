@@ -40,16 +40,17 @@ pub(crate) fn snapshots(shared: Arc<Shared>) -> mpsc::Receiver<Bytes> {
     let (sender, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
     let tasks = shared.tasks.clone();
     tasks.spawn("stream lag", async move {
-        let mut snapshot = shared.snapshot.subscribe();
-        snapshot.mark_changed();
+        let mut latest = shared.latest.subscribe();
+        latest.mark_changed();
         loop {
             tokio::select! {
                 () = shared.tasks.stopping() => return,
                 () = sender.closed() => return,
-                changed = snapshot.changed() => if changed.is_err() { return },
+                changed = latest.changed() => if changed.is_err() { return },
             }
-            let json = snapshot.borrow_and_update().clone();
-            if !json.is_empty() && sender.send(event("lag", None, &json)).await.is_err() {
+            let brief = latest.borrow_and_update().as_ref().map(|latest| latest.brief.clone());
+            let Some(brief) = brief else { continue };
+            if sender.send(event("snapshot", None, &brief)).await.is_err() {
                 return;
             }
         }

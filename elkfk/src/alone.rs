@@ -99,12 +99,15 @@ pub(crate) async fn shipper(args: args::Shipper) -> Result<()> {
 }
 
 pub(crate) async fn dashboard(args: args::Dashboard) -> Result<()> {
-    let args::Dashboard { listen, bootstrap_server, elasticsearch, index } = args;
     let config = elkfk_dashboard::Config {
-        listen,
-        bootstrap_servers: bootstrap_server,
-        elasticsearch,
-        index_pattern: index,
+        listen: args.listen,
+        bootstrap_servers: args.bootstrap_server,
+        elasticsearch: args.elasticsearch,
+        index_pattern: args.index,
+        data: args.data,
+        zookeeper: args.zookeeper,
+        sinks: args.sink,
+        decisions_topic: args.decisions_topic,
     };
     let running = elkfk_dashboard::start(config).await.context("start dashboard")?;
     let at: SocketAddr = running.local_addr();

@@ -195,6 +195,18 @@ pub(crate) struct Dashboard {
     /// The indices that Discover searches
     #[arg(long, value_name = "PATTERN", default_value = "logs-*")]
     pub(crate) index: String,
+    /// Keeps history and alert rules there [default: in memory only]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The coordinator, ours or a ZooKeeper, that Ensemble shows
+    #[arg(long, value_name = "HOST:PORT,…")]
+    pub(crate) zookeeper: Option<String>,
+    /// The API of a sink that Overview shows; may be given more than once
+    #[arg(long, value_name = "URL")]
+    pub(crate) sink: Vec<String>,
+    /// Where the autoscaler writes its decisions
+    #[arg(long, value_name = "NAME", default_value = "elkfk-autoscaler")]
+    pub(crate) decisions_topic: String,
 }
 
 #[derive(Debug, Args)]
