@@ -46,8 +46,11 @@ fn head(app: &App) -> Paragraph<'static> {
         (Some(snapshot), None) => {
             let at = jiff::Timestamp::from_millisecond(snapshot.now_ms).unwrap_or_default();
             let paused = if app.is_paused { "  PAUSED" } else { "" };
-            let count = snapshot.groups.len();
-            spans.push(format!("{at:.0}  {count} groups, by {}{paused}", app.sort.name()).into());
+            let groups = match snapshot.groups.len() {
+                1 => "1 group".to_owned(),
+                count => format!("{count} groups"),
+            };
+            spans.push(format!("{at:.0}  {groups}, by {}{paused}", app.sort.name()).into());
         }
     }
     Paragraph::new(Line::from(spans))

@@ -150,9 +150,7 @@ impl Meter {
 
     /// What the cluster says of each group, and the groups it says nothing of with why: one that is
     /// being moved, or that may not be read, leaves the others as they are.
-    async fn describe_groups(
-        &mut self,
-    ) -> Result<(Vec<Described>, Vec<GroupSample>), ClientError> {
+    async fn describe_groups(&mut self) -> Result<(Vec<Described>, Vec<GroupSample>), ClientError> {
         let (mut described, mut refused) = (Vec::new(), Vec::new());
         let places = Arc::new(Semaphore::new(GROUPS_AT_ONCE));
         let mut asked = JoinSet::new();

@@ -164,6 +164,11 @@ fn time_to_drain_is_that_of_the_worst_partition() {
     let mut tracker = Tracker::default();
     tracker.step(two(0, 100));
     assert_eq!(topic(&tracker.step(two(1, 100))).drain, Some(Drain::Never));
+    // Two seconds' worth of what arrives is under way: that it never ends is no backlog.
+    let mut tracker = Tracker::default();
+    tracker.step(sample(0, 1, partition(Some(0), 200)));
+    let snapshot = tracker.step(sample(1, 1, partition(Some(100), 300)));
+    assert_eq!(one(&snapshot).figures.drain, Some(Drain::Seconds(2.0)));
 }
 
 #[test]

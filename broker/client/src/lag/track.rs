@@ -12,6 +12,8 @@ const BEHIND_SECONDS: f64 = 60.0;
 const REWOUND_MS: i64 = 60_000;
 /// Below this a rate is nothing: a record in ten minutes.
 const RATE_MIN: f64 = 1.0 / 600.0;
+/// What arrives in this many seconds is under way, no backlog.
+const UNDER_WAY_SECONDS: f64 = 5.0;
 
 /// Recent offsets of a partition.
 #[derive(Debug, Default)]
@@ -123,7 +125,11 @@ impl Track {
         if lag == 0 {
             return Some(Drain::Seconds(0.0));
         }
-        let net = self.outward.minute? - self.inward.minute?;
+        let (inward, outward) = (self.inward.minute?, self.outward.minute?);
+        if outward >= RATE_MIN && lag as f64 <= inward * UNDER_WAY_SECONDS {
+            return Some(Drain::Seconds(lag as f64 / outward));
+        }
+        let net = outward - inward;
         Some(if net >= RATE_MIN { Drain::Seconds(lag as f64 / net) } else { Drain::Never })
     }
 
