@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::Facts;
 use crate::lag::history::Values;
 
+/// A backlog of less than this many seconds of what arrives is none; the page says "keeping up".
+const KEEPS_UP_S: f64 = 5.0;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Metric {
@@ -13,7 +16,8 @@ pub(crate) enum Metric {
     LagSeconds,
     /// Never is more than any number.
     DrainSeconds,
-    /// 1 while what is read is not more than what arrives.
+    /// 1 while what is read is not more than what arrives, and more waits than comes in five seconds:
+    /// a group that keeps up has never read everything either.
     DrainNever,
     RetentionUsed,
     Lost,
@@ -85,9 +89,11 @@ impl Metric {
                 Drain::Seconds(seconds) => seconds,
                 Drain::Never => f64::INFINITY,
             }),
-            Self::DrainNever => {
-                figures.drain.map(|drain| f64::from(u8::from(drain == Drain::Never)))
-            }
+            Self::DrainNever => figures.drain.map(|drain| {
+                let waits = figures.lag.unwrap_or(0) as f64;
+                let keeps_up = waits <= KEEPS_UP_S * figures.in_1m.unwrap_or(0.0);
+                f64::from(u8::from(drain == Drain::Never && !keeps_up))
+            }),
             Self::RetentionUsed => figures.retention_used,
             Self::Lost => Some(figures.lost as f64),
             Self::InRate => figures.in_rate,
@@ -110,8 +116,9 @@ impl Metric {
             Self::DrainSeconds | Self::DrainNever => {
                 let (lag, net) = (known(lag)?, known(outward)? - known(inward)?);
                 let never = lag > 0.0 && net <= 0.0;
+                let keeps_up = lag <= KEEPS_UP_S * known(inward)?;
                 Some(match self {
-                    Self::DrainNever => f64::from(u8::from(never)),
+                    Self::DrainNever => f64::from(u8::from(never && !keeps_up)),
                     _ if never => f64::INFINITY,
                     _ if lag <= 0.0 => 0.0,
                     _ => lag / net,
@@ -220,7 +227,8 @@ mod tests {
         assert_eq!(drain([100.0, 1.0, 10.0, 10.0]), Some(f64::INFINITY));
         assert_eq!(drain([0.0, 0.0, 10.0, 10.0]), Some(0.0));
         assert_eq!(drain([f32::NAN, 0.0, 10.0, 10.0]), None);
-        assert_eq!(Metric::DrainNever.of_point(&[5.0, 1.0, 2.0, 1.0]), Some(1.0));
+        assert_eq!(Metric::DrainNever.of_point(&[50.0, 1.0, 2.0, 1.0]), Some(1.0));
+        assert_eq!(Metric::DrainNever.of_point(&[10.0, 1.0, 2.0, 1.0]), Some(0.0));
         assert!(!Metric::Stopped.is_in_history() && Metric::DrainNever.is_in_history());
     }
 }

@@ -195,4 +195,6 @@ fn finish(shared: &Shared, disk: &Disk) {
 }
 
 #[cfg(test)]
+mod large;
+#[cfg(test)]
 mod tests;

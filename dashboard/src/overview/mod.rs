@@ -266,7 +266,9 @@ fn sinks(sample: &Sample, sink: Option<&Sink>, groups: &[&GroupLag], rate: Optio
         Some(sink) if sink.is_away => (Some(false), "the index is away".to_owned()),
         Some(sink) if away.is_empty() => {
             let (consumers, workers) = (sink.consumers, sink.workers);
-            (Some(true), format!("{consumers} consumers, {workers} workers"))
+            let plural = |count: u64| if count == 1 { "" } else { "s" };
+            let (c, w) = (plural(consumers), plural(workers));
+            (Some(true), format!("{consumers} consumer{c}, {workers} worker{w}"))
         }
         _ if !away.is_empty() => (Some(false), away.join("; ")),
         _ if groups.is_empty() => (None, "no consumer group".to_owned()),
