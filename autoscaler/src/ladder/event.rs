@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::parameters::Mode;
+use super::parameters::{Mode, Parameters};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
@@ -32,6 +32,9 @@ pub struct Decision {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub advice: Vec<Advice>,
     pub inputs: Inputs,
+    /// The thresholds; those that are the defaults are left out.
+    #[serde(default, serialize_with = "Parameters::serialize_differing")]
+    pub parameters: Parameters,
     /// One English sentence.
     pub why: String,
 }
@@ -174,6 +177,16 @@ pub struct Inputs {
     pub hottest_partition_share: f64,
     pub fullest_partition_share: f64,
     pub idle_partitions: u32,
+    /// The group prepares or completes a rebalance.
+    pub is_rebalancing: bool,
+    /// A step of workers brought nothing, so parsing is not what limits.
+    pub is_parsing_acquitted: bool,
+    /// Share of the arrival that comes from one file, where shippers tell.
+    pub hottest_file_share: f64,
+    pub replication_factor: u32,
+    /// Brokers that are alive, and replicas of all topics on them.
+    pub brokers: u32,
+    pub replicas: u64,
 }
 
 /// What became of an action.
@@ -220,6 +233,14 @@ impl Event {
         }
     }
 
+    /// The group and the topic that it is about.
+    pub fn of(&self) -> (&str, &str) {
+        match self {
+            Self::Decision(decision) => (&decision.group, &decision.topic),
+            Self::Effect(effect) => (&effect.group, &effect.topic),
+        }
+    }
+
     /// The action to be performed, if there is one.
     pub fn action(&self) -> Option<Action> {
         match self {
@@ -259,6 +280,21 @@ impl Rule {
             Self::PartitionCooldown => "partition-cooldown",
             Self::Disturbed => "disturbed",
             Self::Partitions => "partitions",
+        }
+    }
+}
+
+impl Verdict {
+    /// As it is written in events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gained => "gained",
+            Self::NoGain => "no-gain",
+            Self::Drained => "drained",
+            Self::Blocked => "blocked",
+            Self::NotCarriedOut => "not-carried-out",
+            Self::Overtaken => "overtaken",
+            Self::Unseen => "unseen",
         }
     }
 }

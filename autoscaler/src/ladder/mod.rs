@@ -6,6 +6,7 @@
 //! Pure state: no socket, no clock. One ladder for each group and topic.
 
 mod event;
+mod explain;
 mod guard;
 mod memory;
 mod observation;
@@ -13,12 +14,14 @@ mod parameters;
 mod retention;
 #[cfg(test)]
 pub(crate) mod tests;
-pub(crate) mod why;
+mod why;
 mod window;
 
 pub use event::{Action, Advice, Alarm, Decision, Effect, Event, Inputs, Rule, Verdict};
+pub use explain::{Asked, explain};
 pub use observation::{Cluster, HotFile, Observation, Partition, Retention, Sink, TopicFacts};
 pub use parameters::*;
+pub use why::{number, of_action, seconds};
 
 pub(crate) use guard::Guard;
 use guard::Guards;
@@ -102,11 +105,8 @@ impl Ladder {
 
     pub(crate) fn remember<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
         for event in events {
-            let (group, topic) = match event {
-                Event::Decision(decision) => (&decision.group, &decision.topic),
-                Event::Effect(effect) => (&effect.group, &effect.topic),
-            };
-            if *group == self.group && *topic == self.topic && self.guards.stands(Guard::Resume) {
+            let (group, topic) = event.of();
+            if group == self.group && topic == self.topic && self.guards.stands(Guard::Resume) {
                 self.memory.take(event);
             }
         }
@@ -213,6 +213,7 @@ impl Ladder {
                 alarms,
                 advice,
                 inputs,
+                parameters: self.parameters.clone(),
                 why: String::new(),
             };
             decision.why = why::of_decision(&decision, &self.parameters, observation);
@@ -221,6 +222,34 @@ impl Ladder {
             events.push(event);
         }
         events
+    }
+
+    /// Takes note that the action of `decision` could not be performed, for the reason `why`.
+    ///
+    /// Returns its effect, to be written. Its cooldown stays, so that it is not tried again at once.
+    pub fn not_carried_out(
+        &mut self,
+        now_ms: i64,
+        decision: &Decision,
+        why: &str,
+    ) -> Option<Event> {
+        let action = decision.action?;
+        let consumed = decision.inputs.consumed_per_s;
+        let event = Event::Effect(Effect {
+            at_ms: now_ms,
+            of_ms: decision.at_ms,
+            group: self.group.clone(),
+            topic: self.topic.clone(),
+            action,
+            consumed_before_per_s: consumed,
+            consumed_after_per_s: consumed,
+            expected_gain: action.expected_gain().unwrap_or(0.0),
+            gain: 0.0,
+            verdict: Verdict::NotCarriedOut,
+            why: format!("It was not done that {}: {why}.", why::of_action(action)),
+        });
+        self.memory.take(&event);
+        Some(event)
     }
 
     fn forget_rates(&mut self) {
@@ -615,6 +644,12 @@ impl Ladder {
                 .map_or(0.0, |(_, rate)| rate / rest.arrival.max(1e-9)),
             fullest_partition_share: rest.fullest.map_or(0.0, |(_, lag)| lag / rest.lag.max(1.0)),
             idle_partitions: rest.idle_partitions,
+            is_rebalancing: observation.is_rebalancing,
+            is_parsing_acquitted: self.memory.is_parsing_acquitted,
+            hottest_file_share: observation.topic.hottest_file.as_ref().map_or(0.0, |f| f.share),
+            replication_factor: observation.topic.replication_factor,
+            brokers: observation.cluster.brokers,
+            replicas: observation.cluster.replicas,
         }
     }
 

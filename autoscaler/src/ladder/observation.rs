@@ -84,11 +84,11 @@ pub struct Retention {
 impl Partition {
     /// Where reading stands. A commit below the first offset is moved there by the broker's answer,
     /// one above the end is a race between two questions.
-    pub(super) fn position(&self) -> i64 {
+    pub(crate) fn position(&self) -> i64 {
         self.committed.unwrap_or(self.log_start).clamp(self.log_start, self.end.max(self.log_start))
     }
 
-    pub(super) fn lag(&self) -> i64 {
+    pub(crate) fn lag(&self) -> i64 {
         self.end.saturating_sub(self.position()).max(0)
     }
 }

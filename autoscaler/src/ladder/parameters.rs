@@ -1,6 +1,7 @@
 //! What may be set, with defaults and units. `docs/autoscaler.md` gives the reasons at length.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
 
 /// Seconds that records may wait before anything is asked.
 pub const HOT_S: f64 = 60.0;
@@ -133,7 +134,29 @@ impl Default for Parameters {
     }
 }
 
+impl Mode {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Advise => "advise",
+            Self::Auto => "auto",
+        }
+    }
+}
+
 impl Parameters {
+    /// Writes those that are not the defaults: events are many, and nearly all of these stay what they are.
+    pub(super) fn serialize_differing<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let fields = |parameters: &Self| match serde_json::to_value(parameters) {
+            Ok(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        let (mut own, defaults) = (fields(self), fields(&Self::default()));
+        own.retain(|key, value| defaults.get(key) != Some(value));
+        own.serialize(to)
+    }
+
     /// Every mistake, each with the key, its value and what it must be. Empty if there is none.
     pub fn mistakes(&self) -> Vec<String> {
         let mut mistakes = Vec::new();

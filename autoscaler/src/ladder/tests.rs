@@ -432,3 +432,63 @@ fn no_observation_and_no_event_makes_it_panic_or_say_nonsense() {
         }
     }
 }
+
+#[test]
+fn every_decision_is_told_to_the_rung_that_decided() {
+    for (name, load, ..) in rungs() {
+        for decision in load.decide(None) {
+            let asked = explain(&decision);
+            let last = asked.last().expect("a rung is asked");
+            assert!(last.is_last && last.text == decision.why, "{name}: {asked:?}");
+            assert!(asked.iter().all(|rung| !rung.text.is_empty()), "{name}: {asked:?}");
+        }
+    }
+}
+
+#[test]
+fn a_step_that_failed_is_told_and_keeps_its_cooldown() {
+    let load = Load::hot();
+    let mut ladder = Ladder::new("sink", "logs", load.parameters.clone());
+    let mut acted = None;
+    for at_s in (0..=600).step_by(15) {
+        let now_ms = START_MS + i64::from(at_s) * 1000;
+        for event in ladder.step(now_ms, &load.observed(at_s)) {
+            let Event::Decision(decision) = event else {
+                panic!("what was concluded once is not judged again: {event:?}");
+            };
+            if decision.action.is_none() {
+                continue;
+            }
+            assert!(acted.is_none(), "again after {at_s} s");
+            let event = ladder.not_carried_out(now_ms, &decision, "no controller").unwrap();
+            let Event::Effect(effect) = &event else { panic!("{event:?}") };
+            assert_eq!((effect.verdict, effect.of_ms), (Verdict::NotCarriedOut, decision.at_ms));
+            assert!(effect.why.ends_with("8: no controller."), "{}", effect.why);
+            acted = Some(event);
+        }
+    }
+    assert!(acted.is_some());
+}
+
+#[test]
+fn parameters_travel_with_a_decision_unless_they_are_the_defaults() {
+    let mut load = Load::hot();
+    let plain = serde_json::to_string(&load.decide(None).pop().unwrap()).unwrap();
+    assert!(plain.contains(r#""parameters":{"mode":"auto"}"#), "{plain}");
+    load.parameters.hold_s = 30.0;
+    let decision = load.decide(None).pop().unwrap();
+    let text = serde_json::to_string(&decision).unwrap();
+    assert_eq!(serde_json::from_str::<Decision>(&text).unwrap(), decision);
+    assert_eq!(decision.parameters.hold_s, 30.0);
+}
+
+#[test]
+fn a_window_shorter_than_the_probe_tells_what_it_saw() {
+    let mut load = Load::hot();
+    load.parameters = Parameters { interval_s: 1.0, window_s: 4.0, ..load.parameters };
+    let mut ladder = Ladder::new("sink", "logs", load.parameters.clone());
+    for at_s in 0..10 {
+        ladder.step(START_MS + i64::from(at_s) * 1000, &load.observed(at_s));
+    }
+    assert_eq!(ladder.window.consumed_lately(PROBE_RATE_S), 20e3);
+}

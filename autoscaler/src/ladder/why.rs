@@ -158,7 +158,8 @@ pub(super) fn of_effect(effect: &Effect, parameters: &Parameters) -> String {
     }
 }
 
-fn of_action(action: Action) -> String {
+/// What a step does: `2 consumers become 4`.
+pub fn of_action(action: Action) -> String {
     match action {
         Action::Workers { from, to } => format!("{from} parser threads become {to}"),
         Action::Consumers { from, to } => format!("{from} consumers become {to}"),
@@ -169,7 +170,7 @@ fn of_action(action: Action) -> String {
 }
 
 /// As people say it: `94 s`, `15 min`, `3.0 h`.
-pub(crate) fn seconds(seconds: f64) -> String {
+pub fn seconds(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.0} s"),
         s if s < 7200.0 => format!("{:.0} min", s / 60.0),
@@ -178,7 +179,7 @@ pub(crate) fn seconds(seconds: f64) -> String {
 }
 
 /// With thousands parted: `1,104,980,000`.
-pub(crate) fn number(number: f64) -> String {
+pub fn number(number: f64) -> String {
     let digits = format!("{:.0}", number.max(0.0));
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {

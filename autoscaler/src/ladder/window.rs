@@ -187,6 +187,11 @@ impl Window {
         self.samples.iter().rev().find(|sample| sample.at_ms <= until_ms)
     }
 
+    /// As [`Window::before`], or the oldest sample of a window that is shorter.
+    fn lately(&self, seconds: f64) -> Option<&Sample> {
+        self.before(seconds).or(self.samples.front())
+    }
+
     /// The signals of those partitions that are not left out.
     pub(super) fn signals(
         &self,
@@ -253,7 +258,7 @@ impl Window {
 
     /// Records consumed per second over the last `seconds`.
     pub(super) fn consumed_lately(&self, seconds: f64) -> f64 {
-        let (Some(first), Some(last)) = (self.before(seconds), self.samples.back()) else {
+        let (Some(first), Some(last)) = (self.lately(seconds), self.samples.back()) else {
             return 0.0;
         };
         let moved = pairs(first, &last.partitions)
@@ -263,7 +268,7 @@ impl Window {
 
     /// The share of what arrived in the last `seconds` that went to partitions from `partition` on.
     pub(super) fn arrival_share_from(&self, partition: u32, seconds: f64) -> f64 {
-        let (Some(first), Some(last)) = (self.before(seconds), self.samples.back()) else {
+        let (Some(first), Some(last)) = (self.lately(seconds), self.samples.back()) else {
             return 0.0;
         };
         let (mut all, mut new_ones) = (0.0, 0.0);

@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use super::Report;
 use super::model::EPOCH_MS;
-use crate::ladder::Event;
-use crate::ladder::why::{number, seconds};
+use crate::ladder::{Event, number, seconds};
 
 /// One line for each report, in aligned columns.
 pub fn table<'a>(reports: impl IntoIterator<Item = &'a Report>) -> String {
