@@ -8,6 +8,7 @@ mod model;
 mod policy;
 mod print;
 mod random;
+mod recorded;
 mod scenarios;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ pub(crate) use chance::Chance;
 pub use policy::Policy;
 pub use print::{decision_log, table};
 pub use random::random;
+pub use recorded::recorded;
 pub use scenarios::{SCENARIOS, scenario};
 pub use trace::{Change, Pause, Stall, Trace};
 
