@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use elkfk_broker_client::{Client, NewTopic, TopicPartition};
-use elkfk_tests::line::TestDir;
+use elkfk_tests::line::{Index, TestDir};
 use elkfk_tests::peers::{self, Peer};
+use elkfk_tests::process::{Process, elkfk};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -584,6 +586,60 @@ async fn the_history_outlives_a_stop_and_a_kill() {
         marks.until("/api/v1/marks", |marks| !marks["marks"].as_array().unwrap().is_empty());
     assert!(restarts["marks"].as_array().unwrap().iter().any(|mark| mark["kind"] == "restart"));
     marks.running.stop().await;
+}
+
+/// The program itself, killed with -9: what it had measured until some seconds before is there again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_history_outlives_a_kill_of_the_process() {
+    let dir = TestDir::new();
+    let pair = Pair::start(&dir.path()).await;
+    let bootstrap = pair.broker.local_addr().to_string();
+    fill(&bootstrap).await;
+    let data = dir.path().join("data").display().to_string();
+    let start = || {
+        let listen = format!("127.0.0.1:{}", elkfk_tests::free_port());
+        let mut command = Command::new(elkfk());
+        command.args(["dashboard", "--listen", &listen, "--bootstrap-server", &bootstrap]);
+        command.args(["--elasticsearch", "http://127.0.0.1:1", "--data", &data]);
+        let log = dir.path().join("dashboard.log");
+        let process = Process::start("elkfk dashboard", &mut command, &log).unwrap();
+        (process, Index::new(&format!("http://{listen}")))
+    };
+    let points = |page: &Index| {
+        let path = format!("/api/v1/lag/history?group={GROUP}&topic={TOPIC}");
+        let answer = page.get(&path).unwrap_or_default();
+        let points = answer["points"].as_array().cloned().unwrap_or_default();
+        points
+            .iter()
+            .filter(|point| point[1] == 170.0)
+            .filter_map(|point| point[0].as_f64())
+            .collect::<Vec<_>>()
+    };
+    let wait = |page: &Index, is_wanted: &dyn Fn(&[f64]) -> bool| {
+        let begun = Instant::now();
+        loop {
+            let points = points(page);
+            if is_wanted(&points) {
+                return points;
+            }
+            assert!(begun.elapsed() < LONG, "after {LONG:?}: {points:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    let (mut process, page) = start();
+    let is_long = |points: &[f64]| {
+        points.first().zip(points.last()).is_some_and(|(first, last)| last - first >= 22.0)
+    };
+    let before = wait(&page, &is_long);
+    process.kill();
+    let (mut again, page) = start();
+    let killed = *before.last().unwrap();
+    let after = wait(&page, &|points| points.iter().any(|second| *second < killed));
+    // Whole windows of ten seconds are there; the one that was open is lost.
+    let kept = after.iter().filter(|second| **second < killed).count();
+    assert!(kept >= 2 && after[0] <= before[0], "{before:?} {after:?}");
+    again.kill();
+    pair.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,97 @@
+//! Rules from measurement to message, and on disk.
+
+use elkfk_broker_client::lag::{Figures, GroupLag, TopicLag};
+
+use super::*;
+use crate::cluster::Facts;
+
+fn snapshot(seconds: f64) -> Snapshot {
+    let figures = Figures { lag: Some(1), lag_seconds: Some(seconds), ..Figures::default() };
+    let topic = TopicLag { topic: "logs".into(), figures: figures.clone(), ..TopicLag::default() };
+    let group = GroupLag {
+        group: "sink".into(),
+        state: "Stable".into(),
+        members: 1,
+        figures,
+        topics: vec![topic],
+        why: None,
+    };
+    Snapshot { now_ms: 0, groups: vec![group] }
+}
+
+fn alerts() -> Alerts {
+    let mut alerts = open(None);
+    let url = "http://127.0.0.1:1/hook".to_owned();
+    let receiver = Receiver { name: "chat".into(), kind: ReceiverKind::Webhook, url };
+    alerts.kept.receivers.push(receiver);
+    for rule in &mut alerts.kept.rules {
+        rule.receiver = "chat".into();
+    }
+    alerts.measured_ms = 0;
+    alerts
+}
+
+fn state(alerts: &Alerts, id: &str, now_ms: i64) -> Value {
+    let rule = alerts.kept.rules.iter().find(|rule| rule.id == id).unwrap();
+    alerts.row(rule, now_ms)["state"].clone()
+}
+
+#[test]
+fn a_rule_goes_from_pending_to_firing_and_its_receiver_is_told() {
+    let mut alerts = alerts();
+    let facts = Facts::default();
+    let look = |alerts: &mut Alerts, second: i64, seconds| {
+        let changes = alerts.judge(second * 1000, Some((&snapshot(seconds), &facts)));
+        alerts.notes(second * 1000, &changes, "")
+    };
+    assert_eq!(look(&mut alerts, 1, 400.0).len(), 0);
+    assert_eq!(state(&alerts, "backlog-old", 1_000), "pending");
+    let notes = look(&mut alerts, 301, 400.0);
+    assert_eq!(notes.len(), 1);
+    assert_eq!(notes[0].body["alerts"].as_array().unwrap().len(), 1);
+    assert_eq!(state(&alerts, "backlog-old", 301_000), "firing");
+    alerts.kept.silences.insert("backlog-old".into(), 1_000_000);
+    assert_eq!(state(&alerts, "backlog-old", 301_000), "silenced");
+    assert_eq!(look(&mut alerts, 302, 0.0).len(), 0);
+    assert_eq!(state(&alerts, "backlog-old", 1_000_001), "ok");
+}
+
+#[test]
+fn a_cluster_that_is_silent_is_told_and_ends_nothing() {
+    let mut alerts = alerts();
+    let facts = Facts::default();
+    alerts.judge(0, Some((&snapshot(400.0), &facts)));
+    let ids = |changes: Vec<Change>| -> Vec<(String, bool)> {
+        changes.into_iter().map(|change| (change.rule.id, change.is_over)).collect()
+    };
+    assert_eq!(ids(alerts.judge(30_000, None)), []);
+    assert_eq!(ids(alerts.judge(61_000, None)), [("cluster-silent".to_owned(), false)]);
+    assert_eq!(state(&alerts, "backlog-old", 61_000), "pending");
+    let back = ids(alerts.judge(62_000, Some((&snapshot(400.0), &facts))));
+    assert_eq!(back, [("cluster-silent".to_owned(), true)]);
+}
+
+#[test]
+fn rules_are_kept_and_damage_leaves_the_shipped_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("alerts.json");
+    let mut first = open(Some(directory.path()));
+    first.kept.rules[0].enabled = false;
+    first.kept.rules.push(Rule {
+        id: "mine".into(),
+        shipped: false,
+        ..first.kept.rules[0].clone()
+    });
+    durable::replace(&path, &serde_json::to_vec(&first.kept).unwrap()).unwrap();
+    let again = open(Some(directory.path()));
+    assert_eq!(again.kept.rules, first.kept.rules);
+    std::fs::write(&path, "{\"rules\": [").unwrap();
+    assert_eq!(open(Some(directory.path())).kept.rules, rule::shipped());
+}
+
+#[test]
+fn ids_are_made_of_names_and_free() {
+    let rules = rule::shipped();
+    assert_eq!(new_id("My Rule!", &rules), "my-rule-");
+    assert_eq!(new_id("backlog-old", &rules), "backlog-old-2");
+}
