@@ -29,9 +29,10 @@ export async function browse() {
 
   let failed = 0;
   async function check(name, body) {
+    const begun = Date.now();
     try {
       await body();
-      console.log(`ok ${name}`);
+      console.log(`ok ${name} (${((Date.now() - begun) / 1000).toFixed(1)} s)`);
     } catch (error) {
       failed += 1;
       console.log(`FAILED ${name}: ${error.message.split("\n").slice(0, 6).join(" | ")}`);

@@ -288,7 +288,7 @@ await check("Lag shows four figures, each of them known", async () => {
   await discover();
   await page.locator(".rail a", { hasText: "Lag" }).click();
   await page.locator("#partitions tbody tr").nth(2).waitFor();
-  const patterns = ["^[\\d,.]+( [kMG])? records?$", "^(0 s|\\d+ ms|[\\d.]+ s|\\d+ m \\d+ s)$", "^(never|keeping up|0 s|\\d+ ms|[\\d.]+ s|\\d+ m \\d+ s)$", "^[\\d.]+ %$"];
+  const patterns = ["^[\\d,.]+( [kMG])? records?$", "^(0 s|\\d+ ms|[\\d.]+ s|\\d+ m( \\d+ s)?)$", "^(never|keeping up|0 s|\\d+ ms|[\\d.]+ s|\\d+ m( \\d+ s)?)$", "^[\\d.]+ %$"];
   await until((wanted) => { const found = [...document.querySelectorAll(".big dd:not(.note)")].map((each) => each.innerText.trim()); return found.length === 4 && found.every((text, i) => new RegExp(wanted[i]).test(text)); }, patterns);
   await until(() => [...document.querySelectorAll("#partitions tbody tr")].some((row) => /ok/.test(row.innerText)));
   const { groups } = await (await fetch(`${url}/api/v1/lag`)).json();
@@ -337,6 +337,42 @@ if (screenshot) {
   await page.waitForTimeout(8000);
   await page.screenshot({ path: screenshot.replace(/\.png$/, "-lag.png") });
 }
+await check("every other view shows what is there, in both themes", async () => {
+  for (const [path, what] of [["/overview", ".hop[data-hop=indices]"], ["/topics", "#topics tbody tr"], ["/topics?topic=logs", "#partitions tbody tr"], ["/groups", "#groups tbody tr"], ["/groups?group=elkfk-sink", "#members tbody tr"], ["/ensemble?path=/brokers", ".nodes ul li"], ["/alerts?edit=new", "#rules tbody tr"]]) {
+    await page.goto(url + path);
+    await page.locator(what).first().waitFor();
+    await page.waitForTimeout(500);
+    equal(await page.locator("main .trouble").allInnerTexts().then((all) => all.join("; ")), "", `troubles on ${path}`);
+    await inBothThemes(path);
+  }
+});
+await check("Overview tells a rate of every hop while lines flow", async () => {
+  await page.goto(`${url}/overview`);
+  await until(() => { const rates = [...document.querySelectorAll(".hop .rate")].map((each) => parseFloat(each.innerText)); return rates.length === 5 && rates.every((rate) => rate > 0); });
+});
+await check("offsets of a group that reads are previewed, and not moved", async () => {
+  await page.goto(`${url}/groups?group=elkfk-sink`);
+  await page.locator(".reset input[type=checkbox]").first().check();
+  await page.locator(".reset input[value=earliest]").check();
+  await page.getByRole("button", { name: "Preview" }).click();
+  await page.locator("#preview tbody tr").first().waitFor();
+  claim(/member/.test(await page.locator("#preview .trouble").innerText()), await page.locator("#preview").innerText());
+  equal(await page.locator("#preview .danger").count(), 0, "ways to move them");
+});
+await check("a rule is kept, and removed again", async () => {
+  await page.goto(`${url}/alerts?edit=new`);
+  await page.getByLabel("Name").first().fill("of the test");
+  await until(() => /fired|history/.test(document.querySelector("#rule-preview")?.innerText) && !/Trying/.test(document.querySelector("#rule-preview").innerText));
+  await page.getByRole("button", { name: "Save" }).click();
+  const row = page.locator("#rules tbody tr", { hasText: "of the test" });
+  await row.waitFor();
+  await page.reload();
+  await row.waitFor();
+  await row.getByRole("button", { name: "edit" }).click();
+  await page.getByRole("button", { name: "Delete", exact: true }).click();
+  await page.getByRole("button", { name: "Really delete it" }).click();
+  await row.waitFor({ state: "detached" });
+});
 await check("both views are reached by keyboard alone", async () => {
   await discover();
   await rows().first().waitFor();

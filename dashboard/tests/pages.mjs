@@ -6,7 +6,7 @@ import { browse, claim, equal } from "./browser.mjs";
 import { HOSTILE, start } from "./fake-server.js";
 
 const [shots] = process.argv.slice(2);
-const { page, problems, check, until, accessible, inBothThemes, finish } = await browse();
+const { page, context, problems, check, until, accessible, inBothThemes, finish } = await browse();
 let server = await start({ groups: 30, partitions: 12, isHostile: true });
 const { url } = server;
 const hostile = `hostile ${HOSTILE}`;
@@ -290,37 +290,51 @@ await check("an endpoint that is missing or fails is a sentence, and the rest wo
   problems.splice(0, problems.length, ...problems.filter((each) => !each.includes("status of 404")));
 });
 
-/** The longest time in which the page could not answer a key, in ms. */
-const watch = () => page.evaluate(() => {
-  window.longest = 0;
-  new PerformanceObserver((list) => { for (const entry of list.getEntries()) window.longest = Math.max(window.longest, entry.duration); }).observe({ type: "longtask", buffered: true });
-});
+/**
+ * The longest task of the page's thread while `body` runs: [ms of its own time, ms on the clock]. A task that waits for
+ * a core that others use takes longer on the clock, and that says nothing of the page.
+ */
+async function longestTask(body) {
+  const session = await context.newCDPSession(page);
+  const events = [];
+  session.on("Tracing.dataCollected", ({ value }) => events.push(...value));
+  await session.send("Tracing.start", { categories: "toplevel", transferMode: "ReportEvents" });
+  await body();
+  const complete = new Promise((done) => { session.once("Tracing.tracingComplete", done); });
+  await session.send("Tracing.end");
+  await complete;
+  await session.detach();
+  const threads = new Set(events.filter((each) => each.name === "thread_name" && each.args.name === "CrRendererMain").map((each) => `${each.pid} ${each.tid}`));
+  const tasks = events.filter((each) => each.ph === "X" && each.name.endsWith("RunTask") && threads.has(`${each.pid} ${each.tid}`));
+  claim(tasks.length > 0, "no task was traced");
+  const longest = (field) => Math.round(Math.max(...tasks.map((each) => each[field] ?? 0)) / 1000);
+  return [longest("tdur"), longest("dur")];
+}
+const LARGE = {
+  lag: async () => {
+    await page.locator(".heat canvas").waitFor();
+    await page.getByRole("button", { name: "lag", exact: true }).click();
+    await page.getByRole("button", { name: "Last page" }).last().click();
+    await until(() => document.querySelectorAll(".pager [role=status]").length && [...document.querySelectorAll(".pager [role=status]")].pop().innerText === "9,901–10,000 of 10,000 partitions");
+    await until(() => document.querySelectorAll("#partitions tbody tr").length === 100);
+    claim(await page.locator(".tree > li").count() <= 25, "the tree is not paged");
+    await page.keyboard.press("t");
+    await page.locator(".heat table").waitFor();
+    await page.waitForTimeout(1000);
+    await page.keyboard.press("t");
+    await page.locator(".heat canvas").waitFor();
+    await page.waitForTimeout(1000);
+  },
+  overview: () => page.waitForTimeout(2500), topics: () => page.waitForTimeout(2500), topic: () => page.waitForTimeout(2500), groups: () => page.waitForTimeout(2500), group: () => page.waitForTimeout(2500),
+};
 await check("10,000 partitions and 500 groups never hold the page up for 200 ms", async () => {
   await server.stop();
   server = await start({ port: server.port, groups: 500, partitions: 10_000 });
   forgiveLostConnections();
-  const worst = {};
-  for (const name of ["lag", "overview", "topics", "topic", "groups", "group"]) {
-    await see(name);
-    await watch();
-    await page.waitForTimeout(2500);
-    if (name === "lag") {
-      await page.locator(".heat canvas").waitFor();
-      await page.getByRole("button", { name: "lag", exact: true }).click();
-      await page.getByRole("button", { name: "Last page" }).last().click();
-      await until(() => document.querySelector("#partitions") && document.querySelectorAll("#partitions tbody tr").length === 100);
-      equal(await page.locator(".pager [role=status]").last().innerText(), "9,901–10,000 of 10,000 partitions", "the last page");
-      await page.locator(".tree .cut").first().waitFor();
-      claim(await page.locator(".tree > li").count() <= 25, "the tree is not paged");
-      await page.keyboard.press("t");
-      await page.waitForTimeout(1500);
-      await page.keyboard.press("t");
-      await page.waitForTimeout(1500);
-    }
-    worst[name] = Math.round(await page.evaluate(() => window.longest));
-  }
-  console.log(`longest tasks, ms: ${JSON.stringify(worst)}`);
-  for (const [name, ms] of Object.entries(worst)) claim(ms < 200, `${name}: ${ms} ms`);
+  const longest = {};
+  for (const [name, use] of Object.entries(LARGE)) longest[name] = await longestTask(async () => { await see(name); await use(); });
+  console.log(`longest tasks, own ms and ms on the clock: ${JSON.stringify(longest)}`);
+  for (const [name, [own]] of Object.entries(longest)) claim(own > 0 && own < 200, `${name}: ${own} ms`);
 });
 if (shots) {
   await server.stop();

@@ -54,7 +54,7 @@ function Band({ from, to }) {
 
 function Hop({ hop, isSlow, snapshot }) {
   const facts = [
-    ["waiting", hop.lag == null ? null : html`${count(hop.lag)} <small>${hop.name === "files" ? "unread" : "records"}</small>`],
+    ["waiting", hop.lag == null ? (hop.detail?.unshipped_bytes == null ? null : bytes(hop.detail.unshipped_bytes)) : html`${count(hop.lag)} <small>${hop.name === "files" ? "unread" : "records"}</small>`],
     ["oldest", hop.lag_seconds == null ? null : duration(hop.lag_seconds)],
     ["takes", hop.latency_s == null ? null : duration(hop.latency_s)],
   ];
@@ -93,7 +93,7 @@ function figure(name, value) {
 }
 
 function Detail({ detail }) {
-  const entries = Object.entries(detail ?? {}).filter(([, value]) => value != null && value !== "" && (typeof value !== "object" || Array.isArray(value)));
+  const entries = Object.entries(detail ?? {}).filter(([name, value]) => name !== "unshipped_bytes" && value != null && value !== "" && (typeof value !== "object" || Array.isArray(value)));
   if (!entries.length) return null;
   return html`<dl class="detail">${entries.slice(0, DETAILS).map(([name, value]) => html`<div key=${name}><dt>${name.replace(/_(bytes|ms|per_s|s|seconds|total|share|rate)$/, "").replaceAll("_", " ")}</dt><dd>${figure(name, value)}</dd></div>`)}</dl>`;
 }

@@ -20,7 +20,10 @@ export function href(path, query = {}) {
 
 /** Goes there. `replace` keeps the history short. */
 export function go(path, query, replace = false) {
-  history[replace ? "replaceState" : "pushState"](null, "", href(path, query));
+  const next = href(path, query);
+  // Going where one is adds nothing to go back from.
+  const isSame = next === location.pathname + location.search;
+  history[replace || isSame ? "replaceState" : "pushState"](null, "", next);
   dispatchEvent(new Event("addresschange"));
 }
 

@@ -12,7 +12,8 @@ export async function ask(path, params = {}, { method = "GET", body, signal } = 
   const query = text(params);
   let answer;
   try {
-    answer = await fetch(query ? `${path}?${query}` : path, { method, signal, ...(body !== undefined && { headers: { "content-type": "application/json" }, body: JSON.stringify(body) }) });
+    // A change must say that it is JSON, also where it has no body: no form of another site can.
+    answer = await fetch(query ? `${path}?${query}` : path, { method, signal, ...(method !== "GET" && { headers: { "content-type": "application/json" }, body: JSON.stringify(body) }) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Error("The server does not answer; this is tried again.");

@@ -14,15 +14,15 @@ export function count(value) {
 /** Every digit: 12,345. */
 export const exact = (value) => value?.toLocaleString("en") ?? "–";
 
-/** Seconds as 0 s, 850 ms, 42 s, 3 m 20 s, 5 h 10 m, 2 d 4 h. */
+/** Seconds as 0 s, 850 ms, 42 s, 3 m 20 s, 5 h, 2 d 4 h. */
 export function duration(seconds) {
   if (seconds == null) return "–";
   if (seconds === 0) return "0 s";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 120) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
-  if (seconds < 7200) return `${Math.floor(seconds / 60)} m ${Math.floor(seconds % 60)} s`;
-  if (seconds < 172800) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} m`;
-  return `${Math.floor(seconds / 86400)} d ${Math.floor((seconds % 86400) / 3600)} h`;
+  const [whole, unit, part, rest] = seconds < 7200 ? [60, "m", 1, "s"] : seconds < 172800 ? [3600, "h", 60, "m"] : [86400, "d", 3600, "h"];
+  const left = Math.floor((seconds % whole) / part);
+  return `${Math.floor(seconds / whole)} ${unit}${left ? ` ${left} ${rest}` : ""}`;
 }
 
 const two = (number) => String(number).padStart(2, "0");

@@ -14,12 +14,16 @@ const shade = (seconds) => STEPS.find(([bound]) => seconds < bound)[1];
 /** Height of the strip: enough to press a row where there are few, all of them where there are many. */
 const rowHeight = (rows) => Math.max(1, Math.min(16, Math.floor(300 / Math.max(rows, 1))));
 
+/** Rows of the table that are added at a time. */
+const TABLE_ROWS = 100;
+
 /** `heat`: {partitions, times_ms, seconds}; `onChoose(partition)`. */
 export function Heat({ heat, chosen, onChoose }) {
   const canvas = useRef(null);
   const areTables = Boolean(useAddress().query.tables);
   const [own, setOwn] = useState(null);
   const [under, setUnder] = useState(null);
+  const [shown, setShown] = useState(TABLE_ROWS);
   useEffect(() => setOwn(null), [areTables]);
   const asTable = own ?? areTables;
   const { partitions, times_ms: times, seconds } = heat;
@@ -78,7 +82,8 @@ export function Heat({ heat, chosen, onChoose }) {
         <span class="scale" hidden=${asTable}>${STEPS.map(([, shown, name]) => html`<span key=${name}><svg width="10" height="10" aria-hidden="true"><rect width="10" height="10" rx="2" fill=${shown} /></svg> ${name}</span>`)}<span><svg width="10" height="10" aria-hidden="true"><rect class="unknown" width="10" height="10" rx="2" /></svg> unknown</span></span></figcaption>
       ${asTable
         ? html`<div class="scroll" tabindex="0" role="region" aria-label="Seconds behind by partition, table"><table><thead><tr><th class="number">partition</th><th class="number">now</th><th class="number">at most since ${clock(times[0])}</th></tr></thead>
-            <tbody>${partitions.map((partition, row) => html`<tr key=${partition} class=${partition === chosen ? "chosen" : null}><td class="number"><button class="link" onClick=${() => onChoose(partition)}>${partition}</button></td><td class="number">${of(latest(row))}</td><td class="number">${of(most(row))}</td></tr>`)}</tbody></table></div>`
+            <tbody>${partitions.slice(0, shown).map((partition, row) => html`<tr key=${partition} class=${partition === chosen ? "chosen" : null}><td class="number"><button class="link" onClick=${() => onChoose(partition)}>${partition}</button></td><td class="number">${of(latest(row))}</td><td class="number">${of(most(row))}</td></tr>`)}</tbody></table>
+            ${partitions.length > shown && html`<p><button class="link" onClick=${() => setShown(shown + TABLE_ROWS)}>${plural(partitions.length - shown, "more partition")}</button></p>`}</div>`
         : html`<div class="canvas"><canvas ref=${canvas} role="img" aria-label=${`Seconds behind of ${plural(partitions.length, "partition")} from ${clock(times[0])} to ${clock(times[times.length - 1])}; the same is there as a table`}
             style=${{ height: `${high * partitions.length}px` }} onMouseMove=${onMove} onMouseLeave=${() => setUnder(null)} onClick=${onClick}></canvas></div>
           <p class="under muted"><span>${clock(times[0])}</span><span>${under && partitions[under[0]] != null ? html`partition ${partitions[under[0]]} at ${clock(times[under[1]])}: ${of(seconds[under[0]]?.[under[1]])}` : "press a row to look at its partition"}</span><span>${clock(times[times.length - 1])}</span></p>`}

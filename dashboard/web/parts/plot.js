@@ -65,6 +65,7 @@ export function Plot({ label, series, data, height = 150, columnSeconds = 0, syn
   const place = useRef(null);
   const legend = useRef(null);
   const plot = useRef(null);
+  const dragged = useRef(false);
   // The plot outlives a rendering: what it calls is always of the newest one.
   const latest = useRef({});
   latest.current = { onSelect, data, columnSeconds, marks, at };
@@ -102,7 +103,10 @@ export function Plot({ label, series, data, height = 150, columnSeconds = 0, syn
         }))],
         ...(between && { bands: [{ series: [1, 2], fill: colour("--series-2-soft") }, { series: [2, 1], fill: colour("--series-3-soft") }] }),
         hooks: { draw: [(drawn) => drawMarks(drawn, latest.current)], setSelect: [(drawn) => {
-          if (drawn.select.width < 4) return;
+          // Plots that share their cursor share what is dragged; the one under the pointer tells.
+          const isOwn = dragged.current;
+          dragged.current = false;
+          if (drawn.select.width < 4 || !isOwn) return;
           const [from, to] = [drawn.posToVal(drawn.select.left, "x"), drawn.posToVal(drawn.select.left + drawn.select.width, "x")];
           drawn.setSelect({ left: 0, width: 0 }, false);
           latest.current.onSelect?.(from, to);
@@ -136,6 +140,6 @@ export function Plot({ label, series, data, height = 150, columnSeconds = 0, syn
       ${asTable
         ? html`<div class="scroll" tabindex="0" role="region" aria-label=${`${label}, table`}><table><thead><tr><th>time</th>${series.map((each) => html`<th class="number">${each.label}</th>`)}</tr></thead>
             <tbody>${data[0].slice(first).map((_, i) => html`<tr><td>${when(first + i)}</td>${series.map((each, n) => html`<td class="number">${(each.cell ?? each.format)(data[n + 1][first + i])}</td>`)}</tr>`)}</tbody></table></div>`
-        : html`<div ref=${place} class="canvas" role="img" aria-label=${label}></div>`}
+        : html`<div ref=${place} class="canvas" role="img" aria-label=${label} onMouseDown=${() => { dragged.current = true; }}></div>`}
     </figure>`;
 }

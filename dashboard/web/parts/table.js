@@ -14,7 +14,7 @@ export function Head({ columns, sort, desc, onSort }) {
 
 export function Pager({ total, offset, limit, onPage, what = "rows" }) {
   if (total == null) return null;
-  if (total <= limit && offset === 0) return html`<p class="pager muted">${exact(total)} ${what}</p>`;
+  if (total <= limit && offset === 0) return html`<p class="pager muted">${exact(total)} ${total === 1 ? what.replace(/s$/, "") : what}</p>`;
   const last = Math.max(Math.ceil(total / limit) - 1, 0) * limit;
   const to = (at) => () => onPage(Math.min(Math.max(at, 0), last));
   return html`<nav class="pager" aria-label=${`Pages of ${what}`}>
