@@ -112,7 +112,7 @@ function Topic({ group, topic, snapshot, query, opened, isPaused }) {
     <section class="panel"><${Plot} label="Records per second; what lies between is the growth" between data=${flow} series=${[{ label: "in", colour: "--series-2", format: count }, { label: "out", colour: "--series-3", format: count }]} ...${shared} /></section>
     <${Marks} marks=${marks} at=${shared.at} />
     <${HeatStrip} ids=${ids} partitions=${partitionsOf(topic)} span=${span} chosen=${chosen} onChoose=${choose} opened=${opened} />
-    <${WhatIf} ids=${ids} query=${query} partitions=${partitionsOf(topic)} members=${memberCount(group)} />
+    <${WhatIf} ids=${ids} query=${query} partitions=${partitionsOf(topic)} members=${memberCount(group)} isWell=${keepsUp(topic) || topic.lag === 0} />
     ${chosen != null && html`<${Chosen} key=${chosen} ids=${ids} partition=${chosen} onClose=${() => patch({ p: "" })} />`}
     <${Partitions} ids=${ids} query=${query} chosen=${chosen} choose=${choose} opened=${opened} />
   </div>`;
@@ -238,16 +238,17 @@ function HeatStrip({ ids, partitions, span, chosen, onChoose, opened }) {
   </section>`;
 }
 
-function WhatIf({ ids, query, partitions, members }) {
+function WhatIf({ ids, query, partitions, members, isWell }) {
   const n = Number(query.n) || partitions;
   const m = Number(query.m) || Math.max(members, 1);
-  const isOther = n !== partitions || m !== members;
+  const isOther = Boolean(query.n || query.m);
   const answer = useAnswer("/api/v1/lag/whatif", { ...ids, partitions: n, consumers: m }, { every: 5000 });
   const change = (name) => (event) => { const value = Math.floor(Number(event.target.value)); if (value >= 1 && value <= 100_000) patch({ [name]: value }, true); };
   return html`<section class="panel what-if" aria-label="What if">
     <p><label>What if there were <input type="number" aria-label="Partitions" min=${partitions} max="100000" value=${n} onChange=${change("n")} /> partitions</label>${" "}
       <label>and <input type="number" aria-label="Consumers" min="1" max="100000" value=${m} onChange=${change("m")} /> consumers</label>?
-      ${answer.body && html` <strong id="what-if">${answer.body.drain === "never" ? "It would never be empty." : answer.body.drain == null ? "That cannot be told." : `Empty in ${drain(answer.body.drain)}.`}</strong> <span class="muted">${answer.body.why}</span>`}
+      ${!isOther && isWell && html` <strong id="what-if">It keeps up as it is.</strong>`}
+      ${answer.body && (isOther || !isWell) && html` <strong id="what-if">${answer.body.drain === "never" ? "It would never be empty." : answer.body.drain == null ? "That cannot be told." : `Empty in ${drain(answer.body.drain)}.`}</strong> <span class="muted">${answer.body.why}</span>`}
       ${isOther && html` <button class="link" onClick=${() => patch({ n: "", m: "" }, true)}>as it is</button>`}</p>
     <${Trouble} of=${answer} what="The estimate" />
   </section>`;

@@ -24,6 +24,9 @@ const adviceText = (advice) => ({
   retention: `retention could be as short as ${duration((advice.retention_ms ?? 0) / 1000)}: group ${advice.slowest_group} is the slowest`,
 }[advice.advice] ?? advice.advice);
 
+/** Rules of which a backlog is no condition. */
+const CALM = new Set(["watching", "not-hot", "scale-in"]);
+
 const VERDICTS = { gained: "gained", "no-gain": "no gain", drained: "drained", blocked: "blocked by Elasticsearch", "not-carried-out": "not carried out", overtaken: "overtaken by the next step", unseen: "nobody looked" };
 
 const key = (event, at) => `${event.group}\n${event.topic}\n${at}`;
@@ -46,7 +49,7 @@ function Decision({ event, effect, hasNames }) {
   const { inputs = {} } = event;
   const isDry = !event.action && Boolean(event.advised);
   const seen = [
-    ["lag", count(inputs.lag_records)], ["behind", duration(Math.round((inputs.time_lag_s ?? 0) * 10) / 10)], ["empty in", inputs.drain_s == null ? "never" : duration(Math.round(inputs.drain_s))],
+    ["lag", count(inputs.lag_records)], ["behind", duration(Math.round((inputs.time_lag_s ?? 0) * 10) / 10)], ["empty in", inputs.drain_s == null ? (CALM.has(event.rule) ? "–" : "never") : duration(Math.round(inputs.drain_s))],
     ["in", `${count(inputs.arrival_per_s)}/s`], ["out", `${count(inputs.consumed_per_s)}/s`], ["consumers", `${inputs.consumers}/${inputs.consumers_max}`], ["partitions", `${inputs.partitions}/${inputs.partitions_max}`],
     ...(inputs.blocked_share > 0 ? [["blocked", percent(inputs.blocked_share)]] : []), ...(inputs.stalled > 0 ? [["stalled", exact(inputs.stalled)]] : []),
   ];

@@ -84,7 +84,7 @@ export function Plot({ label, series, data, height = 150, columnSeconds = 0, syn
       const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "11px system-ui, sans-serif" };
       const bars = isBars ? uPlot.paths.bars({ size: [0.92, 60], align: 1 }) : undefined;
       plot.current = new uPlot({
-        width: Math.max(place.current.clientWidth, 120), height, padding: [14, 16, 0, 0],
+        width: Math.max(place.current.clientWidth, 120), height, padding: [14, 26, 0, 0],
         cursor: { drag: { x: Boolean(latest.current.onSelect), y: false, setScale: false }, points: { show: !isBars }, ...(sync && { sync: { key: sync } }) },
         legend: { live: true, mount: (_, table) => legend.current?.replaceChildren(table) },
         scales: {
