@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::TopicPartition;
 use crate::client::{Client, RETRY_AFTER};
 use crate::error::{ClientError, Refused};
+use crate::metadata::Topic;
 
 /// Which offset of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,12 +199,17 @@ impl Client {
         names.sort_unstable();
         names.dedup();
         let cluster = self.metadata(Some(&names)).await?;
+        let topics: BTreeMap<&str, &Topic> =
+            cluster.topics.iter().map(|topic| (topic.name.as_str(), topic)).collect();
         let mut leaders: BTreeMap<i32, Vec<TopicPartition>> = BTreeMap::new();
         let mut leaderless = Vec::new();
         for place in places {
-            let topic = cluster.topic(&place.topic);
-            let partition =
-                topic.and_then(|t| t.partitions.iter().find(|p| p.index == place.partition));
+            let topic = topics.get(place.topic.as_str()).copied();
+            // They are in the order of their indices, and may be ten thousand.
+            let partition = topic.and_then(|t| {
+                let at = t.partitions.binary_search_by_key(&place.partition, |p| p.index).ok()?;
+                t.partitions.get(at)
+            });
             match (topic, partition.and_then(|p| p.leader)) {
                 (_, Some(leader)) => leaders.entry(leader).or_default().push(place.clone()),
                 (topic, None) => {
