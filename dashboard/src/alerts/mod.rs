@@ -349,10 +349,16 @@ pub(crate) async fn preview(shared: &Arc<Shared>, mut body: Value) -> Answer {
     let shared = shared.clone();
     let look_back = tokio::task::spawn_blocking(move || {
         let wanted = |group: &str, topic: &str| rule.fits(group, topic);
-        let series = hold(&shared.memory).histories.wanted(wanted, SERIES_MAX);
-        let oldest = series.iter().filter_map(|(_, points)| Some(points.first()?.0)).min();
-        let mut spans: Vec<(i64, i64)> =
-            series.iter().flat_map(|(_, points)| watch::spans(&rule, points)).collect();
+        let mut series = hold(&shared.memory).histories.series(wanted);
+        series.truncate(SERIES_MAX);
+        let (mut oldest, mut spans) = (None, Vec::new());
+        for one in &series {
+            // One by one: all points together are large, and others wait for what is held here.
+            let points = hold(&shared.memory).histories.past(one);
+            let first = points.first().map(|(at_ms, _)| *at_ms);
+            oldest = first.into_iter().chain(oldest).min();
+            spans.extend(watch::spans(&rule, &points));
+        }
         spans.sort_unstable();
         let count = spans.len();
         // The newest are those that are remembered.

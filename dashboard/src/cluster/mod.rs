@@ -26,8 +26,8 @@ const PARTITIONS_MAX: usize = 50_000;
 /// What is asked for now and then.
 #[derive(Debug, Default)]
 struct Slow {
-    starts: ListedOffsets,
-    sizes: LogSizes,
+    starts: Arc<ListedOffsets>,
+    sizes: Arc<LogSizes>,
     at: Option<Instant>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
             Err(error) => {
                 debug!(%error, "the cluster cannot be asked for its topics");
-                Facts { why: Some(error.in_one_line()), ..Facts::clone(&before) }
+                Facts { why: Some(error), ..Facts::clone(&before) }
             }
         };
         let seconds = facts.partitions() / PARTITIONS_PER_SECOND;
@@ -61,9 +61,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-async fn look(shared: &Shared, slow: &mut Slow) -> Result<Facts, ClientError> {
+/// The error is for the page.
+async fn look(shared: &Shared, slow: &mut Slow) -> Result<Facts, String> {
+    let told = |error: ClientError| error.in_one_line();
     let client = &shared.client;
-    let cluster = client.metadata(None).await?;
+    let cluster = client.metadata(None).await.map_err(told)?;
     let places: Vec<TopicPartition> = cluster
         .topics
         .iter()
@@ -74,14 +76,17 @@ async fn look(shared: &Shared, slow: &mut Slow) -> Result<Facts, ClientError> {
         .collect();
     let is_old = slow.at.is_none_or(|at| at.elapsed() >= SLOWLY);
     if is_old || places.iter().any(|place| !slow.starts.contains_key(place)) {
-        slow.starts = client.list_offsets(&places, OffsetAt::Start).await?;
+        slow.starts = Arc::new(client.list_offsets(&places, OffsetAt::Start).await.map_err(told)?);
     }
     if is_old {
         // A broker may refuse to tell sizes: they are then unknown.
-        slow.sizes = client.log_sizes().await.unwrap_or_default();
+        slow.sizes = Arc::new(client.log_sizes().await.unwrap_or_default());
         slow.at = Some(Instant::now());
     }
-    let ends = client.list_offsets(&places, OffsetAt::End).await?;
+    let ends = client.list_offsets(&places, OffsetAt::End).await.map_err(told)?;
     let before = hold(&shared.cluster).clone();
-    Ok(Facts::of(&before, now_ms(), &cluster, &slow.starts, &ends, &slow.sizes))
+    let (starts, sizes, now_ms) = (slow.starts.clone(), slow.sizes.clone(), now_ms());
+    // Apart from the runtime: of ten thousand partitions it takes some tens of milliseconds.
+    let work = move || Facts::of(&before, now_ms, &cluster, &starts, &ends, &sizes);
+    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())
 }

@@ -1,6 +1,6 @@
 //! Shell: putting a group elsewhere, after a look at where, and back again for ten minutes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use elkfk_broker_client::{ClientError, OffsetAt, TopicPartition};
 use serde::Deserialize;
@@ -139,10 +139,9 @@ pub(crate) async fn undo(shared: &Shared, body: Value) -> Answer {
     if !uncommitted.is_empty() {
         match shared.client.delete_offsets(&group, &uncommitted).await.map_err(away)? {
             Ok(results) => {
-                for (place, result) in results {
-                    let row = rows.iter_mut().find(|row| row.place() == place);
-                    match (row, result) {
-                        (Some(row), Err(refused)) => row.why = Some(refused.to_string()),
+                for row in rows.iter_mut().filter(|row| row.to.is_none()) {
+                    match results.get(&row.place()) {
+                        Some(Err(refused)) => row.why = Some(refused.to_string()),
                         _ => undone += 1,
                     }
                 }
@@ -193,9 +192,9 @@ async fn places(shared: &Shared, topics: &[WantedTopic]) -> Result<Vec<TopicPart
         let Some(topic) = found else {
             return Err(Problem::missing(format!("there is no topic {:?}", wanted.topic)));
         };
-        let is_wanted = |partition: i32| {
-            wanted.partitions.as_ref().is_none_or(|partitions| partitions.contains(&partition))
-        };
+        let some: Option<BTreeSet<i32>> =
+            wanted.partitions.as_ref().map(|partitions| partitions.iter().copied().collect());
+        let is_wanted = |partition: i32| some.as_ref().is_none_or(|some| some.contains(&partition));
         let indices = topic.partitions.iter().map(|partition| partition.index);
         let indices = indices.filter(|partition| is_wanted(*partition));
         places.extend(indices.map(|partition| TopicPartition::new(topic.name.as_str(), partition)));

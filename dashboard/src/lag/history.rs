@@ -323,18 +323,15 @@ impl Histories {
             .collect()
     }
 
-    /// (ms, values) of every series that `is_wanted`, oldest first: for rules that look back.
-    pub(crate) fn wanted(
-        &self,
-        is_wanted: impl Fn(&str, &str) -> bool,
-        series_max: usize,
-    ) -> Vec<(Series, Vec<(i64, Values)>)> {
-        self.of
-            .iter()
-            .filter(|((group, topic), _)| is_wanted(group, topic))
-            .take(series_max)
-            .map(|(series, history)| (series.clone(), history.points()))
-            .collect()
+    /// The series that `is_wanted`: for rules that look back.
+    pub(crate) fn series(&self, is_wanted: impl Fn(&str, &str) -> bool) -> Vec<Series> {
+        let wanted = self.of.keys().filter(|(group, topic)| is_wanted(group, topic));
+        wanted.cloned().collect()
+    }
+
+    /// (ms, values) of one series, oldest first.
+    pub(crate) fn past(&self, series: &Series) -> Vec<(i64, Values)> {
+        self.of.get(series).map(History::points).unwrap_or_default()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
