@@ -61,12 +61,30 @@ pub(crate) async fn store(args: args::Store) -> Result<()> {
 }
 
 pub(crate) async fn sink(args: args::Sink) -> Result<()> {
-    let mut config = elkfk_sink::Config { files: pipelines(&args.config)?, ..Default::default() };
+    let mut config = elkfk_sink::Config {
+        files: pipelines(&args.config)?,
+        workers_max: args.workers_max,
+        consumers_max: args.consumers_max,
+        ..Default::default()
+    };
     if let Some(workers) = args.workers {
         config.workers = workers;
     }
+    if args.api_enabled {
+        let (host, (first, last)) = (&*args.api_http_host, args.api_http_port);
+        let found = tokio::net::lookup_host((host, first)).await;
+        let mut found = found.with_context(|| format!("find api.http.host {host}"))?;
+        config.api =
+            Some(found.next().with_context(|| format!("api.http.host {host} has no address"))?);
+        config.api_port_last = Some(last);
+    }
     let running = elkfk_sink::start(config).await.context("start sink")?;
-    say("sink", names(&args.config));
+    match running.api_addr() {
+        Some(api) => {
+            sayln!("{:<12} {:<26} ready     api http://{api}", "sink", names(&args.config))
+        }
+        None => say("sink", names(&args.config)),
+    }
     until_stopped!("sink", running)
 }
 

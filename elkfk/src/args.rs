@@ -170,6 +170,36 @@ pub(crate) struct Sink {
     /// Pipeline workers [default: the number of cores]
     #[arg(short = 'w', long, value_name = "N")]
     pub(crate) workers: Option<usize>,
+    /// How many workers there may become by the API
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) workers_max: usize,
+    /// How many consumers each input may get by the API
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) consumers_max: usize,
+    /// Whether Logstash's HTTP API is served: figures, and a change of workers and consumers
+    #[arg(long = "api.enabled", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) api_enabled: bool,
+    /// Where the API listens; it asks for no password
+    #[arg(long = "api.http.host", value_name = "HOST", default_value = "127.0.0.1")]
+    pub(crate) api_http_host: String,
+    /// Its port, or a range of which the first free one is taken; 0 takes any
+    #[arg(long = "api.http.port", value_name = "PORT[-PORT]", default_value = "9600-9700", value_parser = ports)]
+    pub(crate) api_http_port: (u16, u16),
+}
+
+/// `9600` or `9600-9700`: the first and the last.
+fn ports(text: &str) -> Result<(u16, u16), String> {
+    let port = |text: &str| {
+        text.trim().parse::<u16>().map_err(|_| format!("\"{text}\" is no port (0 to 65535)"))
+    };
+    let (first, last) = match text.split_once('-') {
+        Some((first, last)) => (port(first)?, port(last)?),
+        None => (port(text)?, port(text)?),
+    };
+    match first > last {
+        true => Err(format!("{first} is above {last}; give the lower port first")),
+        false => Ok((first, last)),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -258,4 +288,24 @@ pub(crate) struct Healthcheck {
     pub(crate) elasticsearch: Option<String>,
     #[arg(long, value_name = "URL")]
     pub(crate) dashboard: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_or_a_range_of_ports_is_read() {
+        assert_eq!(ports("9600-9700"), Ok((9600, 9700)));
+        assert_eq!(ports("0"), Ok((0, 0)));
+        for (text, wanted) in [
+            ("9700-9600", "9700 is above 9600"),
+            ("http", "\"http\" is no port"),
+            ("9600-", "\"\" is no port"),
+            ("70000", "\"70000\" is no port"),
+        ] {
+            let error = ports(text).unwrap_err();
+            assert!(error.starts_with(wanted), "{error}");
+        }
+    }
 }

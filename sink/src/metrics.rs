@@ -26,6 +26,9 @@ pub static DROPPED: LazyLock<IntCounter> =
 pub static SKIPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     counter("elkfk_sink_skipped_total", "Records without an event: tombstones, empty arrays.")
 });
+pub static GROK_FAILURES: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("elkfk_sink_grok_failures_total", "Events that a filter grok could not take apart.")
+});
 pub static LOST: LazyLock<IntCounter> = LazyLock::new(|| {
     counter("elkfk_sink_lost_total", "Offsets that Kafka had removed before they were read.")
 });
@@ -52,6 +55,11 @@ pub static BLOCKED_MS: LazyLock<IntCounter> = LazyLock::new(|| {
         "Time in which reading waited for the outputs.",
     )
 });
+pub static WORKERS: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("elkfk_sink_workers", "Threads that run filters."));
+pub static CONSUMERS: LazyLock<IntGauge> = LazyLock::new(|| {
+    gauge("elkfk_sink_consumers", "Members of consumer groups, those leaving apart.")
+});
 pub static HELD_BYTES: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("elkfk_sink_held_bytes", "Records and documents in memory."));
 pub static IN_FLIGHT: LazyLock<IntGauge> =
@@ -74,12 +82,21 @@ pub struct Meters {
     pub events: AtomicU64,
     pub dropped: AtomicU64,
     pub skipped: AtomicU64,
+    pub grok_failures: AtomicU64,
     pub lost: AtomicU64,
     pub delivered: AtomicU64,
     pub already_there: AtomicU64,
+    /// Events that an output `stdout` is done with.
+    pub printed: AtomicU64,
     pub salvaged: AtomicU64,
     pub dead: AtomicU64,
     pub throttled: AtomicU64,
+    /// Time that workers spent on batches, summed over them.
+    pub work_micros: AtomicU64,
+    /// Time that reading waited for the outputs, summed over the consumers.
+    pub blocked_micros: AtomicU64,
+    /// Consumers that read, those of all inputs together.
+    consumers: AtomicUsize,
     pub bulks: AtomicU64,
     pub bulk_micros: AtomicU64,
     pub bulks_in_flight: AtomicUsize,
@@ -92,43 +109,71 @@ pub struct Meters {
     told: Mutex<HashSet<String>>,
 }
 
-/// Which share of the last minute or so reading waited for the outputs.
-#[derive(Debug)]
+/// In how much of the last half minute a consumer waited for the outputs, in the mean.
+///
+/// Takes the time since the start instead of reading a clock.
+#[derive(Debug, Default)]
 struct Blocked {
-    window_started: Instant,
-    in_window: Duration,
-    /// Share in the window before.
-    last_share: f64,
+    /// Of each period; the newest stands at `newest % PERIODS`.
+    periods: [Duration; PERIODS],
+    /// Periods since the start.
+    newest: u64,
 }
 
-const BLOCKED_WINDOW: Duration = Duration::from_secs(15);
+const PERIODS: usize = 6;
+const PERIOD: Duration = Duration::from_secs(5);
+
+impl Blocked {
+    /// Notes that one of so many consumers has waited for `time`.
+    fn add(&mut self, since_start: Duration, time: Duration, consumers: usize) {
+        self.advance(since_start);
+        self.periods[self.newest as usize % PERIODS] += time / consumers.max(1) as u32;
+    }
+
+    fn share(&mut self, since_start: Duration) -> f64 {
+        self.advance(since_start);
+        let begun = PERIOD.as_secs_f64() * self.newest.saturating_sub(PERIODS as u64 - 1) as f64;
+        let covered = since_start.as_secs_f64() - begun;
+        let blocked: Duration = self.periods.iter().sum();
+        (blocked.as_secs_f64() / covered.max(0.001)).min(1.0)
+    }
+
+    fn advance(&mut self, since_start: Duration) {
+        let now = since_start.as_secs() / PERIOD.as_secs();
+        // Threads come here in another order than they looked at the clock.
+        for period in (self.newest + 1..=now).rev().take(PERIODS) {
+            self.periods[period as usize % PERIODS] = Duration::ZERO;
+        }
+        self.newest = self.newest.max(now);
+    }
+}
 
 impl Default for Meters {
     fn default() -> Self {
-        let now = Instant::now();
         Self {
-            started: now,
+            started: Instant::now(),
             records: AtomicU64::new(0),
             events: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            grok_failures: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             already_there: AtomicU64::new(0),
+            printed: AtomicU64::new(0),
             salvaged: AtomicU64::new(0),
             dead: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
+            work_micros: AtomicU64::new(0),
+            blocked_micros: AtomicU64::new(0),
+            consumers: AtomicUsize::new(0),
             bulks: AtomicU64::new(0),
             bulk_micros: AtomicU64::new(0),
             bulks_in_flight: AtomicUsize::new(0),
             blocked_indices: AtomicUsize::new(0),
             is_away: AtomicBool::new(false),
             is_unauthorised: AtomicBool::new(false),
-            blocked: Mutex::new(Blocked {
-                window_started: now,
-                in_window: Duration::ZERO,
-                last_share: 0.0,
-            }),
+            blocked: Mutex::default(),
             last_error: Mutex::new(None),
             told: Mutex::default(),
         }
@@ -149,6 +194,11 @@ impl Meters {
         SKIPPED.inc_by(skipped);
     }
 
+    pub fn on_grok_failures(&self, count: u64) {
+        self.grok_failures.fetch_add(count, Relaxed);
+        GROK_FAILURES.inc_by(count);
+    }
+
     pub fn on_lost(&self, count: u64) {
         self.lost.fetch_add(count, Relaxed);
         LOST.inc_by(count);
@@ -159,6 +209,10 @@ impl Meters {
         self.already_there.fetch_add(already_there as u64, Relaxed);
         DELIVERED.inc_by(count as u64);
         ALREADY_THERE.inc_by(already_there as u64);
+    }
+
+    pub fn on_printed(&self, count: usize) {
+        self.printed.fetch_add(count as u64, Relaxed);
     }
 
     pub fn on_answered(&self, took: Duration) {
@@ -193,27 +247,29 @@ impl Meters {
         self.set_error(format!("dead letter: {reason}"));
     }
 
-    pub fn on_blocked(&self, time: Duration) {
-        BLOCKED_MS.inc_by(time.as_millis() as u64);
-        self.blocked.lock().expect("no holder of this lock panics").in_window += time;
+    /// A worker is done with a batch that took it so long.
+    pub fn on_worked(&self, time: Duration) {
+        self.work_micros.fetch_add(time.as_micros() as u64, Relaxed);
     }
 
-    /// Share of the last 15 to 30 seconds in which reading waited for the outputs, 0 to 1.
+    pub fn on_blocked(&self, time: Duration) {
+        BLOCKED_MS.inc_by(time.as_millis() as u64);
+        self.blocked_micros.fetch_add(time.as_micros() as u64, Relaxed);
+        let consumers = self.consumers.load(Relaxed);
+        let mut blocked = self.blocked.lock().expect("no holder of this lock panics");
+        blocked.add(self.started.elapsed(), time, consumers);
+    }
+
+    /// Share of the last 25 to 30 seconds in which reading waited for the outputs, 0 to 1.
     pub fn blocked_share(&self) -> f64 {
         let mut blocked = self.blocked.lock().expect("no holder of this lock panics");
-        let elapsed = blocked.window_started.elapsed();
-        let share =
-            |blocked: &Blocked| blocked.in_window.as_secs_f64() / elapsed.as_secs_f64().max(0.001);
-        if elapsed >= BLOCKED_WINDOW {
-            blocked.last_share = share(&blocked).min(1.0);
-            blocked.window_started = Instant::now();
-            blocked.in_window = Duration::ZERO;
-        }
-        let weight = elapsed.as_secs_f64() / BLOCKED_WINDOW.as_secs_f64();
-        match elapsed >= BLOCKED_WINDOW {
-            true => blocked.last_share,
-            false => share(&blocked).min(1.0) * weight + blocked.last_share * (1.0 - weight),
-        }
+        blocked.share(self.started.elapsed())
+    }
+
+    pub fn set_threads(&self, workers: usize, consumers: usize) {
+        self.consumers.store(consumers, Relaxed);
+        WORKERS.set(workers as i64);
+        CONSUMERS.set(consumers as i64);
     }
 
     pub fn set_bulk(&self, is_away: bool, is_unauthorised: bool, in_flight: usize) {
@@ -245,5 +301,41 @@ impl Meters {
             told.clear();
         }
         told.insert(what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn blocked_share_is_that_of_the_last_half_minute() {
+        let mut blocked = Blocked::default();
+        assert_eq!(blocked.share(Duration::ZERO), 0.0);
+        blocked.add(seconds(4), seconds(2), 1);
+        assert_eq!(blocked.share(seconds(4)), 0.5);
+        assert_eq!(blocked.share(seconds(8)), 0.25);
+        // Nobody looked for an hour.
+        blocked.add(seconds(3600), seconds(3), 1);
+        assert_eq!(blocked.share(seconds(3600)), 3.0 / 25.0);
+        assert_eq!(blocked.share(seconds(3624)), 3.0 / 29.0);
+        assert_eq!(blocked.share(seconds(3631)), 0.0);
+    }
+
+    #[test]
+    fn blocked_share_is_the_mean_of_the_consumers() {
+        let mut blocked = Blocked::default();
+        for _ in 0..4 {
+            blocked.add(seconds(10), seconds(5), 4);
+        }
+        assert_eq!(blocked.share(seconds(10)), 0.5);
+        blocked.add(seconds(10), seconds(500), 1);
+        assert_eq!(blocked.share(seconds(10)), 1.0);
+        // A look at the clock that comes late.
+        blocked.add(seconds(9), seconds(1), 1);
     }
 }

@@ -1,8 +1,8 @@
 //! A running sink: readers → workers → writers, and their orderly end.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::api::{self, ListenError};
 use crate::config::Plugin;
-use crate::delivery::acks::Acks;
+use crate::crew::{self, Crew, Members, ScaleError, Scaled, Threads, thread};
 use crate::delivery::budget::Budget;
-use crate::input::kafka::Reader;
 use crate::input::kafka_options::KafkaInput;
 use crate::metrics::Meters;
 use crate::output::dead_letter::DeadLetters;
@@ -24,7 +24,9 @@ use crate::output::elasticsearch::options::Elasticsearch;
 use crate::output::elasticsearch::{CHUNKS_WAITING_MAX, Writer};
 use crate::output::stdout::{self, Stdout};
 use crate::pipeline::Pipeline;
-use crate::worker::{self, Queue, Shared, Sink};
+use crate::scaling::{Bounds, Wish};
+use crate::status::Status;
+use crate::worker::{Queue, Shared, Sink};
 
 /// One pipeline and how to run it.
 #[derive(Debug, Clone)]
@@ -40,10 +42,22 @@ pub struct Config {
     pub instance: Option<String>,
     /// Threads that run filters; the processors of the machine by default.
     pub workers: usize,
+    /// How many there may become while the sink runs; `workers`, if that is more.
+    pub workers_max: usize,
+    /// How many consumers each kafka input may get; its `consumer_threads`, if that is more.
+    pub consumers_max: usize,
+    /// Where Logstash's HTTP API is served; port 0 takes any free one. Nowhere by default.
+    pub api: Option<SocketAddr>,
+    /// Where the port of `api` is taken, those after it up to this one are tried.
+    pub api_port_last: Option<u16>,
     /// Memory for records and documents that are not acknowledged yet. Reading stops beyond it.
     pub held_bytes_max: usize,
 }
 
+/// Far more than a machine has processors for; each costs what its filters keep.
+const WORKERS_MAX: usize = 32;
+/// Each reads up to 16 MiB ahead.
+const CONSUMERS_MAX: usize = 32;
 const HELD_BYTES_MAX: usize = 64 << 20;
 /// Of that, for records that wait for a worker: what follows can be some times as large.
 const UNFILTERED_BYTES_MAX: usize = 8 << 20;
@@ -61,6 +75,10 @@ impl Default for Config {
             group: None,
             instance: None,
             workers: std::thread::available_parallelism().map_or(2, usize::from),
+            workers_max: WORKERS_MAX,
+            consumers_max: CONSUMERS_MAX,
+            api: None,
+            api_port_last: None,
             held_bytes_max: HELD_BYTES_MAX,
         }
     }
@@ -71,10 +89,10 @@ impl Default for Config {
 pub enum StartError {
     #[error("{0}")]
     Mistakes(#[from] Mistakes),
-    #[error("join group {group} at {bootstrap_servers}: {source}")]
-    Kafka { group: String, bootstrap_servers: String, source: Box<rdkafka::error::KafkaError> },
-    #[error("start thread {name}")]
-    Thread { name: String, source: std::io::Error },
+    #[error(transparent)]
+    Threads(#[from] ScaleError),
+    #[error(transparent)]
+    Api(#[from] ListenError),
 }
 
 /// Inputs and outputs of a pipeline, checked.
@@ -169,10 +187,13 @@ pub fn check(config: &Config) -> Result<(), Mistakes> {
 /// Starts the pipeline. Neither Kafka nor Elasticsearch need to be there yet.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let plan = Plan::load(&config)?;
+    let api = match config.api {
+        Some(first) => Some(api::listen(first, config.api_port_last).await?),
+        None => None,
+    };
     let meters = Arc::new(Meters::default());
     let held = Budget::new(config.held_bytes_max);
-    let unfiltered = Budget::new(UNFILTERED_BYTES_MAX.min(config.held_bytes_max));
-    let (tasks, stop_reading) = (Tasks::new(), CancellationToken::new());
+    let tasks = Tasks::new();
     let (failed, _) = watch::channel(None);
     let (live, _) = broadcast::channel(LIVE_EVENTS_MAX);
     let dead_letters: Arc<[DeadLetters]> = plan
@@ -185,30 +206,21 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         .collect();
 
     // Consumers first: what they cannot be created for must not leave threads behind.
-    let queue = Arc::new(Queue::default());
-    let (mut readers, mut all_acks) = (Vec::new(), Vec::new());
-    for (number, input) in plan.inputs.iter().enumerate() {
-        for consumer in 0..input.consumers {
-            let acks = Arc::new(Mutex::new(Acks::default()));
-            all_acks.push((input.group.clone(), acks.clone()));
-            let reader = Reader {
-                input: number,
-                consumer,
-                options: input.clone(),
-                queue: queue.clone(),
-                unfiltered: unfiltered.clone(),
-                held: held.clone(),
-                acks,
-                meters: meters.clone(),
-                stop: stop_reading.clone(),
-            };
-            readers.push(reader.connect().map_err(|source| StartError::Kafka {
-                group: input.group.clone(),
-                bootstrap_servers: input.bootstrap_servers.clone(),
-                source: source.into(),
-            })?);
-        }
-    }
+    let workers = config.workers.max(1);
+    let configured = plan.inputs.iter().map(|input| input.consumers).collect();
+    let crew = Arc::new(Crew {
+        turns: crew::turns(&plan.inputs),
+        inputs: plan.inputs.into(),
+        bounds: Bounds::new(workers, config.workers_max, configured, config.consumers_max),
+        queue: Arc::new(Queue::default()),
+        unfiltered: Budget::new(UNFILTERED_BYTES_MAX.min(config.held_bytes_max)),
+        held: held.clone(),
+        meters: meters.clone(),
+        stop_reading: CancellationToken::new(),
+        failed: failed.clone(),
+        members: Mutex::new(Members::default()),
+    });
+    let recruits = crew.recruit()?;
 
     let mut sinks = Vec::new();
     let mut printers = Vec::new();
@@ -229,55 +241,41 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
                 sinks.push(Sink::Elasticsearch(output, names.into(), chunks));
             }
             PlannedOutput::Stdout(stdout) => {
-                printers.push(thread("sink-stdout", move || stdout::print(waiting))?);
+                let meters = meters.clone();
+                let print = move || stdout::print(waiting, &meters);
+                printers.push(thread("sink-stdout".into(), print)?);
                 sinks.push(Sink::Stdout(stdout, chunks));
             }
         }
     }
     let shared = Shared {
         pipeline: plan.pipeline,
-        inputs: plan.inputs.into(),
+        inputs: crew.inputs.clone(),
         sinks,
         dead_letters,
-        held: held.clone(),
-        meters: meters.clone(),
+        held,
+        meters,
         live: live.clone(),
     };
-    let mut workers = Vec::new();
-    for number in 0..config.workers.max(1) {
-        let (shared, queue, failed) = (shared.clone(), queue.clone(), failed.clone());
-        workers.push(thread(&format!("sink-worker-{number}"), move || {
-            let run = std::panic::AssertUnwindSafe(|| worker::run(&shared, &queue));
-            if std::panic::catch_unwind(run).is_err() {
-                failed.send_replace(Some("a worker of the sink panicked".to_owned()));
-            }
-        })?);
-    }
-    drop(shared);
-    let mut reading = Vec::new();
-    for (number, reader) in readers.into_iter().enumerate() {
-        let failed = failed.clone();
-        reading.push(thread(&format!("sink-reader-{number}"), move || {
-            if let Err(reason) = reader.run() {
-                error!(reason, "reading stopped for good");
-                failed.send_replace(Some(reason));
-            }
-        })?);
-    }
-    info!(workers = config.workers, "sink started");
-    Ok(Running {
+    // Dropped where a thread cannot be started, it stops those that were.
+    let mut running = Running {
         tasks,
-        stop_reading,
-        queue,
-        reading,
-        workers,
+        api: None,
+        stop_api: CancellationToken::new(),
+        crew: crew.clone(),
         printers,
-        meters,
-        held,
-        all_acks,
         live,
         failed,
-    })
+    };
+    crew.begin(shared, workers, recruits)?;
+    if let Some((listener, at)) = api {
+        running.api = Some(at);
+        let stop = running.stop_api.clone();
+        let serving = api::serve(listener, at, running.control(), running.tasks.clone(), stop);
+        running.tasks.spawn("api", serving);
+    }
+    info!(workers, "sink started");
+    Ok(running)
 }
 
 /// Starts the task of an output; its panic is told, since nothing would be acknowledged any more
@@ -297,124 +295,76 @@ fn spawn_output(
     });
 }
 
-fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
-    std::thread::Builder::new()
-        .name(name.into())
-        .spawn(work)
-        .map_err(|source| StartError::Thread { name: name.into(), source })
-}
-
 /// A sink at work. To be ended by [`Running::stop`]; dropped, it stops reading and is not awaited.
 #[derive(Debug)]
 pub struct Running {
     tasks: Tasks,
-    stop_reading: CancellationToken,
-    queue: Arc<Queue>,
-    reading: Vec<JoinHandle<()>>,
-    workers: Vec<JoinHandle<()>>,
+    api: Option<SocketAddr>,
+    stop_api: CancellationToken,
+    crew: Arc<Crew>,
     printers: Vec<JoinHandle<()>>,
-    meters: Arc<Meters>,
-    held: Arc<Budget>,
-    all_acks: Vec<(String, Arc<Mutex<Acks>>)>,
     live: broadcast::Sender<Arc<str>>,
     failed: watch::Sender<Option<String>>,
 }
 
-/// What the sink does at a moment; counts are since its start.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Status {
-    pub records: u64,
-    pub events: u64,
-    /// By a filter.
-    pub dropped: u64,
-    /// Records without an event.
-    pub skipped: u64,
-    /// Offsets that Kafka's retention had removed before they were read.
-    pub lost: u64,
-    /// Acknowledged by an elasticsearch output.
-    pub delivered: u64,
-    /// Of these, those that were there from an earlier delivery.
-    pub already_there: u64,
-    pub salvaged: u64,
-    pub dead_letters: u64,
-    /// Bulk answers that told of overload.
-    pub throttled: u64,
-    pub bulks: u64,
-    pub bulks_in_flight: usize,
-    /// Mean from request to answer, since the start.
-    pub bulk_seconds_mean: f64,
-    /// Share of the last half minute in which reading waited for the outputs, 0 to 1.
-    pub blocked_share: f64,
-    pub held_bytes: usize,
-    /// No node of Elasticsearch answers.
-    pub is_elasticsearch_away: bool,
-    /// It answers, but refuses the credentials.
-    pub is_unauthorised: bool,
-    pub partitions: Vec<PartitionStatus>,
-    pub last_error: Option<LastError>,
-}
+/// A hold on a sink that runs, to look at it and to change it; clones are of the same sink. Once that
+/// has stopped, nothing can be changed any more.
+#[derive(Debug, Clone)]
+pub struct Control(Arc<Crew>);
 
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct PartitionStatus {
-    pub group: String,
-    pub topic: String,
-    pub partition: i32,
-    /// Records read and not acknowledged.
-    pub in_flight: usize,
-    /// What was last committed by this assignment.
-    pub committed: Option<i64>,
-}
+impl Control {
+    pub fn status(&self) -> Status {
+        Status::of(&self.0)
+    }
 
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct LastError {
-    pub seconds_ago: f64,
-    pub text: String,
+    /// Changes the numbers of workers and consumers. Returns what is in force then.
+    ///
+    /// Blocks for some milliseconds for each new consumer, not until any that leaves has left. Within
+    /// that and a heartbeat of the group its partitions move.
+    ///
+    /// # Errors
+    /// A number is out of bounds, and nothing was changed; or a thread or consumer could not be
+    /// started, and what came before it was.
+    pub fn scale(&self, wish: Wish) -> Result<Scaled, ScaleError> {
+        self.0.scale(wish)
+    }
+
+    /// As [`Control::scale`]: the threads that run filters.
+    pub fn set_workers(&self, workers: usize) -> Result<Scaled, ScaleError> {
+        self.scale(Wish { workers: Some(workers), consumers: None })
+    }
+
+    /// As [`Control::scale`]: the consumers of each kafka input, never less than it is configured to
+    /// have.
+    pub fn set_consumers(&self, consumers: usize) -> Result<Scaled, ScaleError> {
+        self.scale(Wish { workers: None, consumers: Some(consumers) })
+    }
 }
 
 impl Running {
     /// Figures for the dashboard.
     pub fn status(&self) -> Status {
-        let meters = &self.meters;
-        let bulks = meters.bulks.load(Relaxed);
-        let mut partitions: Vec<PartitionStatus> = Vec::new();
-        for (group, acks) in &self.all_acks {
-            let acks = acks.lock().expect("no holder of this lock panics");
-            partitions.extend(acks.positions().map(|(name, in_flight, committed)| {
-                PartitionStatus {
-                    group: group.clone(),
-                    topic: name.topic.to_string(),
-                    partition: name.partition,
-                    in_flight,
-                    committed,
-                }
-            }));
-        }
-        partitions.sort_by(|a, b| {
-            (&a.group, &a.topic, a.partition).cmp(&(&b.group, &b.topic, b.partition))
-        });
-        Status {
-            records: meters.records.load(Relaxed),
-            events: meters.events.load(Relaxed),
-            dropped: meters.dropped.load(Relaxed),
-            skipped: meters.skipped.load(Relaxed),
-            lost: meters.lost.load(Relaxed),
-            delivered: meters.delivered.load(Relaxed),
-            already_there: meters.already_there.load(Relaxed),
-            salvaged: meters.salvaged.load(Relaxed),
-            dead_letters: meters.dead.load(Relaxed),
-            throttled: meters.throttled.load(Relaxed),
-            bulks,
-            bulks_in_flight: meters.bulks_in_flight.load(Relaxed),
-            bulk_seconds_mean: meters.bulk_micros.load(Relaxed) as f64 / 1e6 / bulks.max(1) as f64,
-            blocked_share: meters.blocked_share(),
-            held_bytes: self.held.used(),
-            is_elasticsearch_away: meters.is_away.load(Relaxed),
-            is_unauthorised: meters.is_unauthorised.load(Relaxed),
-            partitions,
-            last_error: meters
-                .last_error()
-                .map(|(ago, text)| LastError { seconds_ago: ago.as_secs_f64(), text }),
-        }
+        Status::of(&self.crew)
+    }
+
+    /// Where Logstash's HTTP API is served.
+    pub fn api_addr(&self) -> Option<SocketAddr> {
+        self.api
+    }
+
+    /// A hold that outlives this one.
+    pub fn control(&self) -> Control {
+        Control(self.crew.clone())
+    }
+
+    /// See [`Control::set_workers`].
+    pub fn set_workers(&self, workers: usize) -> Result<Scaled, ScaleError> {
+        self.control().set_workers(workers)
+    }
+
+    /// See [`Control::set_consumers`].
+    pub fn set_consumers(&self, consumers: usize) -> Result<Scaled, ScaleError> {
+        self.control().set_consumers(consumers)
     }
 
     /// Outgoing events as JSON, as they are indexed: the newest of each batch. Who lags skips.
@@ -434,19 +384,17 @@ impl Running {
 
     /// Stops reading, waits up to two seconds for what is under way, commits, leaves the group.
     pub async fn stop(mut self) {
-        self.stop_reading.cancel();
-        let readers = join(std::mem::take(&mut self.reading));
-        if tokio::time::timeout(READERS_PATIENCE, readers).await.is_err() {
+        self.stop_api.cancel();
+        self.crew.stop_reading.cancel();
+        let Threads { readers, workers } = self.crew.close();
+        if tokio::time::timeout(READERS_PATIENCE, join(readers)).await.is_err() {
             // A commit to a broker that is away: the records will be read again.
             warn!("reading did not end in time; offsets may not be committed");
         }
-        self.queue.close();
+        self.crew.queue.close();
         // What the workers still hold was not acknowledged in time; if an output is away their
         // queue to it may be full, so the outputs go first.
-        let patience = tokio::time::timeout(
-            Duration::from_millis(200),
-            join(std::mem::take(&mut self.workers)),
-        );
+        let patience = tokio::time::timeout(Duration::from_millis(200), join(workers));
         let has_ended = patience.await.is_ok();
         self.tasks.shutdown().await;
         if has_ended {
@@ -458,8 +406,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.stop_reading.cancel();
-        self.queue.close();
+        self.stop_api.cancel();
+        self.crew.stop_reading.cancel();
+        drop(self.crew.close());
+        self.crew.queue.close();
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
 
 use elkfk_wire::source_id::SourceId;
 use tokio::sync::{broadcast, mpsc};
@@ -22,7 +23,8 @@ use crate::output::elasticsearch::options::Elasticsearch;
 use crate::output::stdout::{Printed, Stdout};
 use crate::pipeline::{Outcome, Pipeline};
 
-/// Batches that wait for a worker. Bounded by the budget of the credits within.
+/// Batches that wait for a worker, and how many workers there are to be. Bounded by the budget of
+/// the credits within.
 #[derive(Debug, Default)]
 pub struct Queue {
     state: Mutex<QueueState>,
@@ -32,22 +34,31 @@ pub struct Queue {
 #[derive(Debug, Default)]
 struct QueueState {
     batches: VecDeque<(Arc<Batch>, Credit)>,
+    /// Workers that have not left, those about to start included.
+    workers: usize,
+    /// While there are more, who comes for a batch leaves instead.
+    workers_wanted: usize,
     is_closed: bool,
 }
 
 impl Queue {
     /// `credit` counts the batch as waiting until a worker takes it.
     pub fn push(&self, batch: Arc<Batch>, credit: Credit) {
-        let mut state = self.state.lock().expect("no holder of this lock panics");
+        let mut state = self.state();
         state.batches.push_back((batch, credit));
         drop(state);
         self.changed.notify_one();
     }
 
-    /// Waits for a batch; `None` once the queue is closed and empty.
+    /// Waits for a batch; `None` where this worker is one too many, or once the queue is closed and
+    /// empty.
     pub fn pop(&self) -> Option<Arc<Batch>> {
-        let mut state = self.state.lock().expect("no holder of this lock panics");
+        let mut state = self.state();
         loop {
+            if state.workers > state.workers_wanted {
+                state.workers -= 1;
+                return None;
+            }
             if let Some((batch, _credit)) = state.batches.pop_front() {
                 return Some(batch);
             }
@@ -58,9 +69,33 @@ impl Queue {
         }
     }
 
-    pub fn close(&self) {
-        self.state.lock().expect("no holder of this lock panics").is_closed = true;
+    /// Returns how many workers the caller is to start. Those who are too many leave when they are
+    /// done with their batch; while some have not, fewer are missing.
+    pub fn set_workers(&self, wanted: usize) -> usize {
+        let mut state = self.state();
+        let missing = wanted.saturating_sub(state.workers);
+        state.workers_wanted = wanted;
+        state.workers += missing;
+        drop(state);
+        // All: a push may just have woken one that now leaves without its batch.
         self.changed.notify_all();
+        missing
+    }
+
+    /// Some of the missing could not be started.
+    pub fn not_started(&self, workers: usize) {
+        let mut state = self.state();
+        state.workers -= workers;
+        state.workers_wanted -= workers;
+    }
+
+    pub fn close(&self) {
+        self.state().is_closed = true;
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().expect("no holder of this lock panics")
     }
 }
 
@@ -92,11 +127,13 @@ enum Writer {
     Stdout(Printed, mpsc::Sender<Vec<Arc<Chunk>>>),
 }
 
-/// Works until the queue is closed. Blocks: wants a thread of its own.
+/// Works until the queue is closed, or until fewer workers are wanted. Blocks: wants a thread of its own.
 pub fn run(shared: &Shared, queue: &Queue) {
     let mut worker = Worker::new(shared);
     while let Some(batch) = queue.pop() {
+        let begun = Instant::now();
         worker.process(&batch);
+        shared.meters.on_worked(begun.elapsed());
     }
 }
 
@@ -154,7 +191,8 @@ impl<'a> Worker<'a> {
                     tally
                 }
                 Err(panic) => {
-                    self.context = Context::default();
+                    let grok_failures = self.context.grok_failures;
+                    self.context = Context { grok_failures, ..Context::default() };
                     // Events before the one that panicked must not go out beside the dead letter:
                     // each would count as the record's one delivery, and the letter might be lost.
                     self.forget(record);
@@ -171,6 +209,7 @@ impl<'a> Worker<'a> {
             }
         }
         self.shared.meters.on_filtered(events, dropped, skipped);
+        self.shared.meters.on_grok_failures(std::mem::take(&mut self.context.grok_failures));
         if !others.is_empty() {
             let mut acks = batch.acks.lock().expect("no holder of this lock panics");
             for (record, deliveries) in others {
@@ -354,8 +393,6 @@ fn text_of_panic(panic: &(dyn std::any::Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use elkfk_base::Mistakes;
     use tokio_util::sync::CancellationToken;
 
@@ -424,6 +461,43 @@ mod tests {
         batch.acknowledge([0]);
         let mut acks = batch.acks.lock().unwrap();
         assert_eq!(acks.take_committable_of(batch.epoch).unwrap().1, 1, "the letter is awaited");
+    }
+
+    #[test]
+    fn workers_leave_down_to_the_number_wanted_and_no_batch_is_left_behind() {
+        const BATCHES: usize = 1000;
+        let (queue, budget) = (Arc::new(Queue::default()), Budget::new(1 << 20));
+        let taken = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let mut threads = Vec::new();
+        let mut begin = |count: usize| {
+            for _ in 0..count {
+                let (queue, taken) = (queue.clone(), taken.clone());
+                threads.push(std::thread::spawn(move || {
+                    while queue.pop().is_some() {
+                        taken.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    }
+                }));
+            }
+        };
+        begin(queue.set_workers(1));
+        for n in 0..BATCHES {
+            queue.push(batch(&[None]), budget.take(1));
+            if n % 10 == 0 {
+                begin(queue.set_workers(1 + n / 10 % 4));
+            }
+        }
+        begin(queue.set_workers(1));
+        // The one that stays empties the queue and leaves with its closing only.
+        while budget.used() > 0 || queue.state().workers > 1 {
+            std::thread::yield_now();
+        }
+        assert_eq!(queue.set_workers(3), 2, "one is there");
+        queue.not_started(2);
+        queue.close();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(taken.load(std::sync::atomic::Ordering::Relaxed), BATCHES);
     }
 
     #[tokio::test]

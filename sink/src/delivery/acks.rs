@@ -132,6 +132,15 @@ impl Acks {
         self.partitions.get_mut(&epoch)?.take_committable()
     }
 
+    /// What is to be committed of an assignment before it is given away, what was taken before
+    /// included: of a commit under way nobody knows yet whether it is refused, as it is where a round
+    /// of the group has begun.
+    pub fn take_last_of(&mut self, epoch: Epoch) -> Option<(TopicPartition, i64)> {
+        let partition = self.partitions.get_mut(&epoch)?;
+        partition.committed = None;
+        partition.take_committable()
+    }
+
     /// Has the commit of these offsets tried again, after it failed.
     pub fn uncommit(&mut self, offsets: &[(TopicPartition, i64)]) {
         for partition in self.partitions.values_mut() {
@@ -253,6 +262,18 @@ mod tests {
         let taken = acks.take_committable();
         acks.uncommit(&taken);
         assert_eq!(acks.take_committable(), taken);
+    }
+
+    #[test]
+    fn last_commit_covers_those_that_may_yet_be_refused() {
+        let mut acks = Acks::default();
+        let epoch = acks.assign(partition(0));
+        assert_eq!(acks.take_last_of(epoch), None);
+        let first = acks.track(epoch, [4]).unwrap();
+        acks.acknowledge(epoch, [first]);
+        assert_eq!(acks.take_committable(), [(partition(0), 5)]);
+        assert_eq!(acks.take_committable_of(epoch), None);
+        assert_eq!(acks.take_last_of(epoch), Some((partition(0), 5)));
     }
 
     #[test]

@@ -78,11 +78,13 @@ pub struct Context {
     pub received: Timestamp,
     /// Captures and choices of regular expressions.
     pub(crate) machine: regex::Scratch,
+    /// Events that a filter `grok` could not take apart, since the counter was last taken.
+    pub grok_failures: u64,
 }
 
 impl Context {
     pub fn new(received: Timestamp) -> Self {
-        Self { received, machine: regex::Scratch::default() }
+        Self { received, ..Self::default() }
     }
 }
 

@@ -28,11 +28,19 @@ use crate::worker::Queue;
 
 /// Offsets are committed this often.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
-/// How long partitions given away wait for what is under way.
+/// How long partitions given away, and a consumer that leaves, wait for what is under way.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// As long for a stop, which is to take less than five seconds in all; what is not acknowledged by
 /// then is read again after the next start.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a consumer whose turn it is to leave reads on until the group has settled, see
+/// [`Connected::leaves_now`]; then it leaves all the same.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
+/// It asks this often, and waits so long for an answer.
+const SETTLE_LOOK: Duration = Duration::from_millis(250);
+const SETTLE_ANSWER: Duration = Duration::from_secs(1);
+/// Without a rebalance for so long after it was, it has.
+const SETTLE_QUIET: Duration = Duration::from_millis(100);
 /// A coordinator that moves refuses a commit for a moment.
 const LAST_COMMITS_MAX: u32 = 3;
 /// While an index refuses writes, this part of the memory is for records of which it may hold some,
@@ -62,7 +70,34 @@ pub struct Reader {
     pub held: Arc<Budget>,
     pub acks: Arc<Mutex<Acks>>,
     pub meters: Arc<Meters>,
+    /// The sink stops: what is under way is waited for only shortly.
     pub stop: CancellationToken,
+    /// This consumer leaves the group; cancelled with `stop` too.
+    pub leave: CancellationToken,
+    /// Whose turn it is to leave, of the consumers of the input.
+    pub turn: Arc<Turn>,
+}
+
+/// One consumer leaves a group at a time.
+#[derive(Debug, Default)]
+pub struct Turn {
+    is_taken: AtomicBool,
+}
+
+/// Holds the turn until dropped.
+#[derive(Debug)]
+struct Taken(Arc<Turn>);
+
+impl Turn {
+    fn take(self: &Arc<Self>) -> Option<Taken> {
+        (!self.is_taken.swap(true, Relaxed)).then(|| Taken(self.clone()))
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.is_taken.store(false, Relaxed);
+    }
 }
 
 /// The consumer's callbacks; they run within `poll`, on the reader's thread.
@@ -70,7 +105,8 @@ struct Group {
     acks: Arc<Mutex<Acks>>,
     assignment: Mutex<HashMap<TopicPartition, Epoch>>,
     meters: Arc<Meters>,
-    stop: CancellationToken,
+    /// What is under way is not waited for any more.
+    hurry: CancellationToken,
     /// Rebalances so far: who paused partitions must pause the new ones too, and batches of an
     /// assignment that ended are not filled further.
     rebalances: AtomicU64,
@@ -86,7 +122,7 @@ impl Reader {
             acks: self.acks.clone(),
             assignment: Mutex::default(),
             meters: self.meters.clone(),
-            stop: self.stop.clone(),
+            hurry: self.stop.child_token(),
             rebalances: 0.into(),
             resets: Mutex::default(),
             has_resets: false.into(),
@@ -103,8 +139,15 @@ impl Reader {
             stopped: Stopped::default(),
             rebalances: 0,
             is_paused: false,
+            turn: None,
+            next_look: Instant::now(),
             error: None,
         })
+    }
+
+    /// Whether it is the outputs that a paused reader waits for, and not the filters.
+    fn waits_for_outputs(&self) -> bool {
+        !self.held.has_room() || self.meters.is_unauthorised.load(Relaxed)
     }
 }
 
@@ -119,6 +162,10 @@ pub struct Connected {
     /// Rebalances that this side has taken note of.
     rebalances: u64,
     is_paused: bool,
+    /// Since when it is this consumer's turn to leave.
+    turn: Option<(Taken, Instant)>,
+    /// When to ask again whether the group has settled.
+    next_look: Instant,
     /// The last error told, so that each is told once.
     error: Option<RDKafkaErrorCode>,
 }
@@ -130,28 +177,32 @@ impl std::fmt::Debug for Connected {
 }
 
 impl Connected {
-    /// Reads until stopped, then waits for what is under way and commits. Blocks: wants a thread.
+    /// Reads until it is to leave, then waits for what is under way and commits. Blocks: wants a thread.
     ///
     /// # Errors
     /// The consumer can never go on, with the reason.
     pub fn run(mut self) -> Result<(), String> {
         let mut next_commit = Instant::now() + COMMIT_EVERY;
         let mut since_look = 0;
-        while !self.reader.stop.is_cancelled() {
+        while !self.leaves_now() {
             // Reading the clock for each record would cost as much as reading the record.
             since_look += 1;
             if since_look % RECORDS_PER_LOOK == 0 || self.open.is_empty() {
                 since_look = 0;
             }
             if since_look == 0 && Instant::now() >= next_commit {
-                self.commit(CommitMode::Async);
+                self.commit();
                 self.stop_single();
                 HELD_BYTES.set(self.reader.held.used() as i64);
                 next_commit = Instant::now() + COMMIT_EVERY;
             }
             if !self.make_room() {
                 // Polled all the same: it keeps the membership and serves rebalances.
+                let waits = self.reader.waits_for_outputs().then(Instant::now);
                 self.poll_once(POLL)?;
+                if let Some(since) = waits {
+                    self.reader.meters.on_blocked(since.elapsed());
+                }
                 continue;
             }
             let patience = if self.open.is_empty() { POLL } else { Duration::ZERO };
@@ -159,8 +210,54 @@ impl Connected {
                 self.flush();
             }
         }
+        // Held until the consumer has left.
+        let _turn = self.turn.take();
         self.drain();
         Ok(())
+    }
+
+    /// Whether to leave the group now.
+    ///
+    /// Who leaves while a round of the group is under way is not heard before it ends: a broker reads
+    /// nothing further from a connection while a JoinGroup waits on it. librdkafka gives up after
+    /// five seconds, and of a member that has only just been given its id it says nothing at all.
+    /// The group would wait for the gone one until its session ends. So consumers leave one after
+    /// the other, and each reads on until no round is under way; a stop of the sink has no time for
+    /// that.
+    fn leaves_now(&mut self) -> bool {
+        if !self.reader.leave.is_cancelled() {
+            return false;
+        }
+        if self.reader.stop.is_cancelled() {
+            return true;
+        }
+        let now = Instant::now();
+        if now < self.next_look {
+            return false;
+        }
+        self.next_look = now + SETTLE_LOOK;
+        if self.turn.is_none() {
+            self.turn = self.reader.turn.take().map(|taken| (taken, now));
+        }
+        let Some((_, since)) = &self.turn else { return false };
+        now >= *since + SETTLE_PATIENCE || self.is_settled()
+    }
+
+    /// Whether this consumer has its place in the group, and nobody's is being changed.
+    fn is_settled(&self) -> bool {
+        if self.consumer.context().rebalances.load(Relaxed) == 0 {
+            return false;
+        }
+        let name = &self.reader.options.group;
+        match self.consumer.fetch_group_list(Some(name), SETTLE_ANSWER) {
+            Ok(list) => {
+                list.groups().iter().any(|group| group.name() == name && group.state() == "Stable")
+            }
+            Err(error) => {
+                debug!(%error, "the group's state is not known");
+                false
+            }
+        }
     }
 
     /// Waits for memory, and pauses if that takes long. Returns whether to read.
@@ -170,10 +267,6 @@ impl Connected {
             is_unauthorised || reader.held.is_spent() || reader.unfiltered.is_spent()
         };
         if self.is_paused {
-            let waits_for_outputs = self.reader.held.is_spent() || is_unauthorised;
-            if waits_for_outputs {
-                self.reader.meters.on_blocked(POLL);
-            }
             let has_room = self.reader.held.has_room() && self.reader.unfiltered.has_room();
             if !is_unauthorised && has_room {
                 self.set_paused(false);
@@ -350,11 +443,20 @@ impl Connected {
         self.reader.queue.push(Arc::new(batch), credit);
     }
 
-    /// Returns whether nothing was refused.
-    fn commit(&self, mode: CommitMode) -> bool {
+    /// What rose since the last time, without waiting.
+    fn commit(&self) {
         let offsets =
             self.reader.acks.lock().expect("no holder of this lock panics").take_committable();
-        commit(&self.consumer, &self.reader.acks, &offsets, mode)
+        commit(&self.consumer, &self.reader.acks, &offsets, CommitMode::Async);
+    }
+
+    /// As [`Self::commit`], of all that is assigned, and waits for the answer.
+    fn commit_last(&self) -> bool {
+        let epochs = self.consumer.context().assignment().into_values();
+        let mut acks = self.reader.acks.lock().expect("no holder of this lock panics");
+        let offsets: Vec<_> = epochs.filter_map(|epoch| acks.take_last_of(epoch)).collect();
+        drop(acks);
+        commit(&self.consumer, &self.reader.acks, &offsets, CommitMode::Sync)
     }
 
     fn on_error(&mut self, error: KafkaError) -> Result<(), String> {
@@ -374,28 +476,57 @@ impl Connected {
     fn drain(mut self) {
         self.open.clear();
         self.set_paused(true);
-        let deadline = Instant::now() + STOP_PATIENCE;
-        while Instant::now() < deadline && !self.reader.meters.is_away.load(Relaxed) {
+        let mut deadline = Instant::now() + DRAIN_PATIENCE;
+        let mut is_stopping = false;
+        while !self.reader.meters.is_away.load(Relaxed) {
+            if !is_stopping && self.reader.stop.is_cancelled() {
+                is_stopping = true;
+                deadline = deadline.min(Instant::now() + STOP_PATIENCE);
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
             let epochs: Vec<Epoch> = self.consumer.context().assignment().into_values().collect();
             let acks = self.reader.acks.lock().expect("no holder of this lock panics");
             if epochs.iter().all(|epoch| acks.in_flight(*epoch) == 0) {
                 break;
             }
             drop(acks);
-            // Records that still come are not kept: they were never tracked.
-            drop(self.consumer.poll(Duration::from_millis(5)));
+            self.poll_away(Duration::from_millis(5));
         }
-        for _ in 0..LAST_COMMITS_MAX {
-            if self.commit(CommitMode::Sync) {
+        // A round may have begun meanwhile, or its result may wait to be served: closed before it
+        // is, librdkafka leaves without a word to us, or hangs.
+        while !self.reader.stop.is_cancelled() && Instant::now() < deadline {
+            let rounds = self.consumer.context().rebalances.load(Relaxed);
+            let is_settled = self.is_settled();
+            let quiet = Instant::now() + SETTLE_QUIET;
+            while let Some(left) = quiet.checked_duration_since(Instant::now()) {
+                self.poll_away(left);
+            }
+            if is_settled && rounds == self.consumer.context().rebalances.load(Relaxed) {
                 break;
             }
-            drop(self.consumer.poll(POLL));
+        }
+        // Whatever becomes of the partitions from here on, they have waited.
+        self.consumer.context().hurry.cancel();
+        for _ in 0..LAST_COMMITS_MAX {
+            if self.commit_last() {
+                break;
+            }
+            self.poll_away(POLL);
         }
         // Dropped, the consumer leaves the group, so that others need not wait for its session;
         // unless it has a `group_instance_id`: then the group waits for it to come back.
     }
+
+    /// Serves rebalances. Records that still come are not kept: they were never tracked.
+    fn poll_away(&mut self, patience: Duration) {
+        drop(self.consumer.poll(patience));
+        self.after_rebalance();
+    }
 }
 
+/// Returns whether nothing was refused.
 fn commit<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     acks: &Mutex<Acks>,
@@ -500,14 +631,14 @@ impl Group {
                 let is_done = epochs.iter().all(|epoch| acks.in_flight(*epoch) == 0);
                 drop(acks);
                 let is_away = self.meters.is_away.load(Relaxed);
-                if is_done || is_away || self.stop.is_cancelled() || Instant::now() >= deadline {
+                if is_done || is_away || self.hurry.is_cancelled() || Instant::now() >= deadline {
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
             let mut acks = self.acks.lock().expect("no holder of this lock panics");
             let offsets: Vec<_> =
-                epochs.iter().filter_map(|epoch| acks.take_committable_of(*epoch)).collect();
+                epochs.iter().filter_map(|epoch| acks.take_last_of(*epoch)).collect();
             drop(acks);
             commit(consumer, &self.acks, &offsets, CommitMode::Sync);
         }

@@ -20,7 +20,7 @@ pub struct KafkaInput {
     pub group: String,
     pub client_id: String,
     pub group_instance_id: Option<String>,
-    /// Consumers of the group in this process.
+    /// Consumers of the group in this process at its start; see [`Self::client_config`] for others.
     pub consumers: usize,
     /// librdkafka's settings that the options above do not cover.
     pub settings: Vec<(&'static str, String)>,
@@ -240,10 +240,17 @@ impl KafkaInput {
         Ok(())
     }
 
-    /// librdkafka's configuration for one of the consumers.
+    /// librdkafka's configuration for one of the consumers, counted from 0.
+    ///
+    /// Those beyond [`Self::consumers`] come and go while the sink runs: they are no static members
+    /// of the group, of which it would keep the partitions of one that left until its session ends.
     pub fn client_config(&self, consumer: usize) -> ClientConfig {
         let mut config = ClientConfig::new();
-        let suffix = if self.consumers > 1 { format!("-{consumer}") } else { String::new() };
+        let is_further = consumer >= self.consumers;
+        let suffix = match is_further || self.consumers > 1 {
+            true => format!("-{consumer}"),
+            false => String::new(),
+        };
         config
             .set("bootstrap.servers", &self.bootstrap_servers)
             .set("group.id", &self.group)
@@ -260,7 +267,9 @@ impl KafkaInput {
             .set("fetch.error.backoff.ms", "100")
             .set("reconnect.backoff.max.ms", "2000")
             .set("topic.metadata.refresh.fast.interval.ms", "100");
-        if let Some(instance) = &self.group_instance_id {
+        if let Some(instance) = &self.group_instance_id
+            && !is_further
+        {
             config.set("group.instance.id", format!("{instance}{suffix}"));
         }
         for (name, value) in &self.settings {
@@ -357,6 +366,26 @@ mod tests {
         assert_eq!(config.get("enable.auto.commit"), Some("false"));
         let config: rdkafka::error::KafkaResult<rdkafka::consumer::BaseConsumer> = config.create();
         config.expect("librdkafka takes every setting");
+    }
+
+    #[test]
+    fn further_consumers_are_no_static_members() {
+        let input = read(r#"consumer_threads => 2 client_id => "c" group_instance_id => "i""#);
+        let input = input.unwrap();
+        let names = |consumer| {
+            let config = input.client_config(consumer);
+            let get = |name| config.get(name).map(str::to_owned);
+            (get("client.id"), get("group.instance.id"))
+        };
+        assert_eq!(names(1), (Some("c-1".into()), Some("i-1".into())));
+        assert_eq!(names(2), (Some("c-2".into()), None));
+        let input = read(r#"client_id => "c" group_instance_id => "i""#).unwrap();
+        let config = input.client_config(0);
+        assert_eq!(
+            (config.get("client.id"), config.get("group.instance.id")),
+            (Some("c"), Some("i"))
+        );
+        assert_eq!(input.client_config(1).get("client.id"), Some("c-1"));
     }
 
     #[test]

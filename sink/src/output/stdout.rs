@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use crate::config::{Options, Plugin};
 use crate::delivery::chunk::{Chunk, Placed, Slice};
 use crate::event::{Event, METADATA, TIMESTAMP};
+use crate::metrics::Meters;
 
 /// How an event is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,7 +177,7 @@ impl Printed {
 /// Prints until the pipeline lets go of `chunks`. Blocks: wants a thread of its own.
 ///
 /// A closed pipe ends the printing, not the pipeline: what was to be printed counts as delivered.
-pub fn print(mut chunks: mpsc::Receiver<Vec<Arc<Chunk>>>) {
+pub fn print(mut chunks: mpsc::Receiver<Vec<Arc<Chunk>>>, meters: &Meters) {
     let mut is_open = true;
     while let Some(printed) = chunks.blocking_recv() {
         for slice in printed.into_iter().filter_map(Slice::all) {
@@ -185,6 +186,7 @@ pub fn print(mut chunks: mpsc::Receiver<Vec<Arc<Chunk>>>) {
                 is_open = out.write_all(&slice.body()).and_then(|()| out.flush()).is_ok();
             }
             slice.acknowledge();
+            meters.on_printed(slice.len());
         }
     }
 }

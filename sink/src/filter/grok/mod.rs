@@ -211,6 +211,7 @@ impl Filter for Grok {
             match self.match_field(one, event, context) {
                 Ok(matched) => is_matched |= matched,
                 Err(Exhausted) => {
+                    context.grok_failures += 1;
                     event.tag(&self.tag_on_timeout);
                     return Verdict::Unmatched;
                 }
@@ -222,6 +223,7 @@ impl Filter for Grok {
         if is_matched {
             return Verdict::Matched;
         }
+        context.grok_failures += 1;
         for tag in &self.tags_on_failure {
             event.tag(tag);
         }
