@@ -150,7 +150,8 @@ impl Window {
     /// Mean of the samples within the window; each tells of the time since the one before.
     pub(super) fn blocked_share(&self) -> f64 {
         let shares = self.samples.iter().skip(1).map(|sample| sample.blocked_share);
-        shares.sum::<f64>() / (self.samples.len().saturating_sub(1).max(1)) as f64
+        // No sample makes a sum of -0.0.
+        (shares.sum::<f64>() + 0.0) / (self.samples.len().saturating_sub(1).max(1)) as f64
     }
 
     /// Whether reading was interrupted within the window by more than readers' own limits.

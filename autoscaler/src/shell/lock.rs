@@ -16,6 +16,8 @@ pub(crate) const PARENT: &str = "/elkfk/autoscaler";
 const NAME: &str = "instance-";
 /// Of the session's timeout, for which a check holds.
 const HOLDS_SHARE: f64 = 0.5;
+/// A stop must not wait for servers that are away.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Who may stand for the lock, and where.
@@ -175,8 +177,9 @@ impl Lock {
 
     /// Lets the next one decide at once.
     pub(crate) async fn release(self) {
-        if let Some(Held { client, timeout, .. }) = self.held {
-            let _ = tokio::time::timeout(timeout, client.close()).await;
+        if let Some(Held { client, .. }) = self.held {
+            // A session that cannot be closed ends by its timeout.
+            let _ = tokio::time::timeout(CLOSE_LIMIT, client.close()).await;
         }
     }
 }

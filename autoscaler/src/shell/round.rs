@@ -205,13 +205,20 @@ impl<'c> Rounds<'c> {
         let found = cluster.topic(topic).filter(|topic| !topic.partitions.is_empty());
         let found = found.ok_or_else(|| format!("there is no topic {topic}"))?;
         let nobody =
-            GroupSample { group: group.clone(), state: "Dead".into(), ..Default::default() };
-        let sampled = sample.groups.iter().find(|one| one.group == *group).unwrap_or(&nobody);
-        if let Some(why) = &sampled.why_unknown {
+            GroupSample { group: group.clone(), state: "Dead".into(), ..GroupSample::default() };
+        let known = sample.groups.iter().find(|one| one.group == *group);
+        if let Some(why) = known.and_then(|sampled| sampled.why_unknown.as_ref()) {
             return Err(why.clone());
         }
-        let described = client.describe_group(group).await.map_err(|error| error.in_one_line())?;
-        let members = Members::of(&described, topic);
+        // A group that is not there is not asked for: the question alone would make brokers keep groups.
+        let members = match known {
+            None => Members::default(),
+            Some(_) => {
+                let described = client.describe_group(group).await;
+                Members::of(&described.map_err(|error| error.in_one_line())?, topic)
+            }
+        };
+        let sampled = known.unwrap_or(&nobody);
         let missing = ends_of(&client, found, &observe::missing(sampled, found)).await?;
         let offsets = Offsets::of(sampled, found, &missing)?;
 
