@@ -44,6 +44,10 @@ pub(crate) enum Command {
     Store(Store),
     /// Serves the page alone
     Dashboard(Dashboard),
+    /// How far the consumer groups of a cluster are behind, ours or a real Kafka's
+    Lag(Lag),
+    /// The same in the terminal, as it changes
+    Top(Top),
     /// What would be done about a backlog, and why
     Autoscale(Autoscale),
     /// Sends the records of a dead-letter topic to their topic again
@@ -98,6 +102,16 @@ pub(crate) struct Up {
     pub(crate) store_port: u16,
     #[arg(long, value_name = "PORT", default_value_t = 5601)]
     pub(crate) dashboard_port: u16,
+    /// What to do about a backlog, consumers of the sink first, then partitions of its topics: nothing (off),
+    /// say what would help (advise) or do it (auto) [default: advise]
+    #[arg(long, value_enum, value_name = "MODE", hide_possible_values = true)]
+    pub(crate) autoscale: Option<Mode>,
+    /// Partitions that a topic may get thereby [default: 64]
+    #[arg(long, value_name = "N")]
+    pub(crate) partitions_max: Option<u32>,
+    /// Consumers that the sink may get thereby [default: 32]
+    #[arg(long, value_name = "N")]
+    pub(crate) consumers_max: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -240,6 +254,33 @@ pub(crate) struct Dashboard {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Lag {
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    pub(crate) bootstrap_server: String,
+    /// This group only; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Vec<String>,
+    /// This topic only; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    pub(crate) topic: Vec<String>,
+    /// A row for each partition instead of one for each topic
+    #[arg(long)]
+    pub(crate) partitions: bool,
+    /// Prints again and again, every SECONDS
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2")]
+    pub(crate) watch: Option<f64>,
+    /// One JSON document a measurement, with everything that is known
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    pub(crate) bootstrap_server: String,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Autoscale {
     #[command(subcommand)]
     pub(crate) command: AutoscaleCommand,
@@ -247,15 +288,121 @@ pub(crate) struct Autoscale {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AutoscaleCommand {
+    /// Watches a cluster and its sinks, and acts on them or says what it would do
+    Run(Autoscaler),
+    /// What was decided last, for each group and topic, and what became of the last step
+    Status(AutoscaleStatus),
+    /// What was decided when, and why
+    Log(AutoscaleLog),
+    /// The last decision about a topic, rung by rung
+    Explain(Explain),
     /// Runs the ladder on a model of a cluster in virtual time, with simpler rules beside it
     Simulate(Simulate),
 }
 
+/// What the ladder may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    Off,
+    Advise,
+    Auto,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Autoscaler {
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    pub(crate) bootstrap_server: String,
+    /// The coordinator, ours or a ZooKeeper, that lets one instance decide [default: this is the only one]
+    #[arg(long, value_name = "HOST:PORT[/PATH]")]
+    pub(crate) zookeeper: Option<String>,
+    /// The API of each sink; without one, consumers can only be spoken of
+    #[arg(long = "sink", value_name = "URL", num_args = 1..)]
+    pub(crate) sinks: Vec<String>,
+    /// Consumer groups to watch [default: those that the sinks name]
+    #[arg(long = "group", value_name = "NAME", num_args = 1..)]
+    pub(crate) groups: Vec<String>,
+    /// Topics to watch [default: those that the sinks name or the groups read]
+    #[arg(long = "topic", value_name = "NAME", num_args = 1..)]
+    pub(crate) topics: Vec<String>,
+    /// Nothing (off), say what would help (advise) or do it (auto) [default: advise]
+    #[arg(long, value_enum, value_name = "MODE", hide_possible_values = true)]
+    pub(crate) mode: Option<Mode>,
+    /// Partitions that a topic may get [default: 64]
+    #[arg(long, value_name = "N")]
+    pub(crate) partitions_max: Option<u32>,
+    /// Consumers that a group may get [default: 32]
+    #[arg(long, value_name = "N")]
+    pub(crate) consumers_max: Option<u32>,
+    /// More parameters, also of single topics, as JSON; see docs/autoscaler.md
+    #[arg(long, value_name = "FILE")]
+    pub(crate) parameters: Option<PathBuf>,
+    /// Where the decisions are written
+    #[arg(long, value_name = "NAME", default_value = elkfk_autoscaler::shell::DECISIONS_TOPIC)]
+    pub(crate) decisions_topic: String,
+    /// Also writes every observation to this file, for `elkfk autoscale simulate`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+}
+
+/// Whose decisions are read.
+#[derive(Debug, Args)]
+pub(crate) struct DecisionsOf {
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    pub(crate) bootstrap_server: String,
+    #[arg(long, value_name = "NAME", default_value = elkfk_autoscaler::shell::DECISIONS_TOPIC)]
+    pub(crate) decisions_topic: String,
+    /// This group only
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AutoscaleStatus {
+    #[command(flatten)]
+    pub(crate) of: DecisionsOf,
+    /// One JSON document for each group and topic
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AutoscaleLog {
+    #[command(flatten)]
+    pub(crate) of: DecisionsOf,
+    /// This topic only
+    #[arg(long, value_name = "NAME")]
+    pub(crate) topic: Option<String>,
+    /// Only steps, taken or advised, and their effects
+    #[arg(long)]
+    pub(crate) acted: bool,
+    /// Goes on with what is decided from now on
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// The events as they are in the topic, one a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The last N of them
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+    pub(crate) lines: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The topic that was decided about
+    pub(crate) topic: String,
+    #[command(flatten)]
+    pub(crate) of: DecisionsOf,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Simulate {
-    /// Scenarios by name, or traces as JSON files; see docs/autoscaler.md [default: every scenario]
+    /// Scenarios by name, traces as JSON files, or recordings: files of `run --record` or `log --json`; see
+    /// docs/autoscaler.md [default: every scenario]
     #[arg(value_name = "SCENARIO|FILE")]
     pub(crate) traces: Vec<String>,
+    /// Parameters to decide by, as JSON; mode is auto
+    #[arg(long, value_name = "FILE")]
+    pub(crate) parameters: Option<PathBuf>,
     /// The rule that decides: ladder, naive or keda [default: all three]
     #[arg(long, value_name = "NAME")]
     pub(crate) policy: Option<String>,

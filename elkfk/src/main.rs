@@ -9,9 +9,11 @@ mod demo;
 mod files;
 mod healthcheck;
 mod kafka_tools;
+mod lag;
 mod plan;
 mod say;
 mod signals;
+mod top;
 mod up;
 
 use std::ffi::OsString;
@@ -67,6 +69,8 @@ fn tool(words: &[OsString]) -> ExitCode {
         "sink",
         "store",
         "dashboard",
+        "lag",
+        "top",
         "autoscale",
         "replay",
         "healthcheck",
@@ -92,9 +96,9 @@ fn run(command: Command) -> Result<bool> {
         Command::Init(args) => return files::init(&args.dir).map(|()| true),
         Command::Check(args) => return check::run(&args.files),
         Command::Config(args) => return config::run(&args).map(|()| true),
-        Command::Autoscale(args) => match args.command {
-            AutoscaleCommand::Simulate(args) => return autoscale::simulate(&args).map(|()| true),
-        },
+        Command::Autoscale(args::Autoscale { command: AutoscaleCommand::Simulate(args) }) => {
+            return autoscale::simulate(&args).map(|()| true);
+        }
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -107,13 +111,14 @@ fn run(command: Command) -> Result<bool> {
             Command::Sink(args) => alone::sink(args).await.map(|()| true),
             Command::Store(args) => alone::store(args).await.map(|()| true),
             Command::Dashboard(args) => alone::dashboard(args).await.map(|()| true),
+            Command::Lag(args) => lag::run(args).await,
+            Command::Top(args) => top::run(args).await.map(|()| true),
+            Command::Autoscale(args) => autoscale::run(args.command).await,
             Command::Replay(args) => alone::replay(args).await,
             Command::Healthcheck(args) => healthcheck::run(args).await,
-            Command::Init(_)
-            | Command::Check(_)
-            | Command::Config(_)
-            | Command::Autoscale(_)
-            | Command::Tool(_) => Ok(true),
+            Command::Init(_) | Command::Check(_) | Command::Config(_) | Command::Tool(_) => {
+                Ok(true)
+            }
         }
     });
     // A blocking task that still runs (a file on a dead disk, say) must not keep the process.

@@ -7,14 +7,16 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use elkfk_autoscaler::shell::Settings;
 
-use crate::args::Up;
-use crate::demo;
+use crate::args::{Mode, Up};
 use crate::files::{self, ConfigFile, Values};
+use crate::{autoscale, demo};
 
 const COORDINATOR_PORT: u16 = 2181;
 const BROKER_PORT: u16 = 9092;
 const TOPIC: &str = "logs";
+const AUTOSCALER_JSON: &str = "autoscaler.json";
 const WATCH: &str = "/var/log/**";
 
 /// The configuration of every box; `None` where the real thing is used.
@@ -30,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) topic: Option<String>,
     /// Those of the configuration directory; empty: the default one.
     pub(crate) pipelines: Vec<PathBuf>,
+    /// `None`: nothing is decided about backlogs.
+    pub(crate) autoscaler: Option<Settings>,
 }
 
 /// server.properties, read again once the coordinator's address is known.
@@ -109,6 +113,7 @@ impl Plan {
             shipper,
             topic,
             pipelines: files::pipelines(config)?,
+            autoscaler: autoscaler(args, config)?,
         };
         if plan.topic.is_none() && plan.pipelines.is_empty() {
             bail!(
@@ -193,6 +198,16 @@ fn default_data() -> Result<PathBuf> {
     Ok(base
         .context("neither XDG_DATA_HOME nor HOME is set; give a directory with --data")?
         .join("elkfk"))
+}
+
+/// What the autoscaler may do: flags over autoscaler.json over the defaults.
+fn autoscaler(args: &Up, config: Option<&Path>) -> Result<Option<Settings>> {
+    if args.autoscale == Some(Mode::Off) {
+        return Ok(None);
+    }
+    let file = config.map(|dir| dir.join(AUTOSCALER_JSON)).filter(|file| file.exists());
+    let flags = autoscale::flags(args.autoscale, args.partitions_max, args.consumers_max);
+    autoscale::settings(file.as_deref(), flags).map(Some)
 }
 
 fn coordinator(

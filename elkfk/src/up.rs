@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use elkfk_autoscaler::shell::DECISIONS_TOPIC;
 use elkfk_base::Tasks;
 use elkfk_broker_client::{Client, NewTopic};
 use tracing::{info, warn};
@@ -27,6 +28,7 @@ struct Boxes {
     broker: Option<elkfk_broker::Running>,
     store: Option<elkfk_store::Running>,
     sink: Option<elkfk_sink::Running>,
+    autoscaler: Option<elkfk_autoscaler::Running>,
     shipper: Option<elkfk_shipper::Running>,
     dashboard: Option<elkfk_dashboard::Running>,
     demo: Option<Tasks>,
@@ -40,6 +42,9 @@ impl Boxes {
         }
         if let Some(shipper) = self.shipper {
             stopped("shipper", shipper.stop()).await;
+        }
+        if let Some(autoscaler) = self.autoscaler {
+            stopped("autoscaler", autoscaler.stop()).await;
         }
         if let Some(sink) = self.sink {
             stopped("sink", sink.stop()).await;
@@ -71,6 +76,7 @@ impl Boxes {
             error = of("broker", self.broker.as_ref().map(|running| running.failed())) => error,
             error = of("store", self.store.as_ref().map(|running| running.failed())) => error,
             error = of("sink", self.sink.as_ref().map(|running| running.failed())) => error,
+            error = of("autoscaler", self.autoscaler.as_ref().map(|running| running.failed())) => error,
             error = of("shipper", self.shipper.as_ref().map(|running| running.failed())) => error,
             error = of("dashboard", self.dashboard.as_ref().map(|running| running.failed())) => error,
         }
@@ -118,7 +124,8 @@ pub(crate) async fn run(args: Up) -> Result<()> {
 async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
     let plan = Plan::of(args)?;
     plan.check_ports(args)?;
-    let Plan { data, listen, coordinator, broker, mut shipper, topic, pipelines } = plan;
+    let Plan { data, listen, coordinator, broker, mut shipper, topic, pipelines, autoscaler } =
+        plan;
     std::fs::create_dir_all(&data).with_context(|| {
         format!("create {}; make its parent writable for this user or give another directory with --data", data.display())
     })?;
@@ -185,17 +192,6 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
         "index logs-YYYY.MM.dd",
     );
 
-    // The page comes before the lines, so that it shows the first of them.
-    let page = elkfk_dashboard::start(elkfk_dashboard::Config {
-        listen: SocketAddr::new(listen, args.dashboard_port),
-        bootstrap_servers: bootstrap.clone(),
-        elasticsearch: elasticsearch.clone(),
-        ..Default::default()
-    });
-    let page = page.await.context("start dashboard")?;
-    let page_at = format!("http://{}", reachable(page.local_addr()));
-    boxes.dashboard = Some(page);
-
     if args.demo {
         let tasks = Tasks::new();
         demo::start(&demo::directory(&data), &tasks).context("start the demo")?;
@@ -204,19 +200,58 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
     let pipelines = if pipelines.is_empty() { default_pipeline(&data)? } else { pipelines };
     let mut env = BTreeMap::from([
         ("ELKFK_BOOTSTRAP".to_owned(), bootstrap.clone()),
-        ("ELKFK_ELASTICSEARCH".to_owned(), elasticsearch),
+        ("ELKFK_ELASTICSEARCH".to_owned(), elasticsearch.clone()),
     ]);
     env.extend(topic.map(|topic| ("ELKFK_TOPIC".to_owned(), topic)));
+    let defaults = elkfk_sink::Config::default();
     let sink = elkfk_sink::start(elkfk_sink::Config {
         files: pipelines.clone(),
         env,
         group: Some(GROUP.to_owned()),
         instance: Some(instance(&data)?),
-        ..Default::default()
+        // For the page and the autoscaler; it asks for no password, so for nobody else.
+        api: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        consumers_max: args.consumers_max.map_or(defaults.consumers_max, |max| max as usize),
+        ..defaults
     });
-    boxes.sink = Some(sink.await.context("start sink")?);
+    let sink = sink.await.context("start sink")?;
+    let sinks: Vec<_> = sink.api_addr().map(|at| format!("http://{at}")).into_iter().collect();
+    boxes.sink = Some(sink);
     let names: Vec<_> = pipelines.iter().filter_map(|path| pipeline_name(path)).collect();
     say("sink", &format!("group {GROUP}"), "ready", &format!("pipeline {}", names.join(", ")));
+
+    let zookeeper = match (&args.zookeeper, &boxes.coordinator) {
+        (Some(connect), _) => Some(connect.clone()),
+        (None, Some(coordinator)) => Some(reachable(coordinator.local_addr()).to_string()),
+        (None, None) => None,
+    };
+    // The page comes before the lines, so that it shows the first of them.
+    let page = elkfk_dashboard::start(elkfk_dashboard::Config {
+        listen: SocketAddr::new(listen, args.dashboard_port),
+        bootstrap_servers: bootstrap.clone(),
+        elasticsearch,
+        data: Some(data.join("dashboard")),
+        zookeeper: zookeeper.clone(),
+        sinks: sinks.clone(),
+        decisions_topic: DECISIONS_TOPIC.to_owned(),
+        ..Default::default()
+    });
+    let page = page.await.context("start dashboard")?;
+    let page_at = format!("http://{}", reachable(page.local_addr()));
+    boxes.dashboard = Some(page);
+
+    if let Some(settings) = autoscaler {
+        let mode = settings.of_all().mode.name();
+        let running = elkfk_autoscaler::start(elkfk_autoscaler::Config {
+            bootstrap_servers: bootstrap.clone(),
+            zookeeper,
+            sinks,
+            settings,
+            ..Default::default()
+        });
+        boxes.autoscaler = Some(running.await.context("start autoscaler")?);
+        say("autoscaler", &format!("topic {DECISIONS_TOPIC}"), "ready", mode);
+    }
 
     shipper.output.hosts = bootstrap.split(',').map(|host| host.trim().to_owned()).collect();
     let paths: Vec<_> =
