@@ -155,6 +155,10 @@ await check("a row of the heat strip chooses its partition, its table does too",
   await see("lag");
   const strip = page.locator(".heat canvas");
   await strip.waitFor();
+  // What stands above it has come: nothing moves under the pointer any more.
+  await page.locator(".marks li").first().waitFor();
+  await until(() => document.querySelectorAll(".plot canvas").length === 3);
+  await page.waitForTimeout(500);
   const box = await strip.boundingBox();
   await strip.click({ position: { x: box.width / 2, y: (box.height * 7.5) / 12 } });
   await page.locator("#chosen[aria-label='Partition 7']").waitFor();
