@@ -52,8 +52,14 @@ fn a_commit_that_stands_still_with_records_to_read_is_stalled() {
     }
     assert_eq!(states[29], State::Ok);
     assert_eq!(states[30], State::Stalled);
-    assert_eq!(one(&tracker.step(sample(41, 0, partition(Some(10), 100)))).figures.state, State::Stopped);
-    assert_eq!(one(&tracker.step(sample(42, 1, partition(Some(11), 100)))).figures.state, State::Ok);
+    assert_eq!(
+        one(&tracker.step(sample(41, 0, partition(Some(10), 100)))).figures.state,
+        State::Stopped
+    );
+    assert_eq!(
+        one(&tracker.step(sample(42, 1, partition(Some(11), 100)))).figures.state,
+        State::Ok
+    );
 }
 
 #[test]
@@ -65,14 +71,20 @@ fn an_idle_topic_is_never_stalled() {
             State::Ok
         );
     }
-    assert_eq!(one(&tracker.step(sample(100, 1, partition(Some(100), 101)))).figures.state, State::Ok);
+    assert_eq!(
+        one(&tracker.step(sample(100, 1, partition(Some(100), 101)))).figures.state,
+        State::Ok
+    );
 }
 
 #[test]
 fn no_commit_is_not_zero_and_not_a_giant_lag() {
     let mut tracker = Tracker::default();
     let snapshot = tracker.step(sample(0, 1, partition(None, 5_000)));
-    assert_eq!((one(&snapshot).figures.state, one(&snapshot).figures.lag), (State::Uncommitted, None));
+    assert_eq!(
+        (one(&snapshot).figures.state, one(&snapshot).figures.lag),
+        (State::Uncommitted, None)
+    );
 }
 
 #[test]
@@ -88,7 +100,10 @@ fn a_minute_behind_is_behind() {
     let mut tracker = Tracker::default();
     let old = PartitionSample { committed_record_ms: Some(0), ..partition(Some(10), 100) };
     let snapshot = tracker.step(sample(60, 1, old));
-    assert_eq!((one(&snapshot).figures.state, one(&snapshot).figures.lag_seconds), (State::Behind, Some(60.0)));
+    assert_eq!(
+        (one(&snapshot).figures.state, one(&snapshot).figures.lag_seconds),
+        (State::Behind, Some(60.0))
+    );
 }
 
 #[test]
@@ -138,9 +153,15 @@ fn a_refused_group_keeps_its_partitions_and_leaves_the_others_alone() {
     let other = &snapshot.groups[1];
     assert_eq!(other.why.as_deref(), Some("not authorized"));
     let partition = &other.topics[0].partitions[0];
-    assert_eq!((partition.figures.state, partition.figures.lag, partition.figures.in_rate), (State::Unknown, None, None));
+    assert_eq!(
+        (partition.figures.state, partition.figures.lag, partition.figures.in_rate),
+        (State::Unknown, None, None)
+    );
     assert_eq!(partition.why.as_deref(), Some("not authorized"));
-    assert_eq!(tracker.step(two(2, None)).groups[1].topics[0].partitions[0].figures.state, State::Ok);
+    assert_eq!(
+        tracker.step(two(2, None)).groups[1].topics[0].partitions[0].figures.state,
+        State::Ok
+    );
 }
 
 #[test]
