@@ -492,3 +492,12 @@ fn a_window_shorter_than_the_probe_tells_what_it_saw() {
     }
     assert_eq!(ladder.window.consumed_lately(PROBE_RATE_S), 20e3);
 }
+
+#[test]
+fn a_hold_for_partitions_that_stand_still_says_so() {
+    let load = Load::hot().with(|l| (l.consumed, l.seconds) = (vec![0.0; 4], 150));
+    let last = load.decide(None).pop().unwrap();
+    assert_eq!(last.rule, Rule::Holding);
+    // Without them nothing waits, and that would be no reason to hold anything.
+    assert!(last.why.starts_with("What waits is in 4 of 4 partitions"), "{}", last.why);
+}

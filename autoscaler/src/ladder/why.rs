@@ -35,6 +35,12 @@ pub(super) fn of_decision(
             seconds(inputs.calm_for_s),
             number(inputs.peak_arrival_per_s)
         ),
+        // Where those that stand still are all that waits, the rest waits for nothing.
+        Rule::Holding if inputs.stalled > 0 && inputs.hot_for_s <= 0.0 => format!(
+            "What waits is in {} of {partitions} partitions whose offset does not move; it counts once that has lasted {}.",
+            inputs.stalled,
+            seconds(parameters.hold_s)
+        ),
         Rule::Holding => format!(
             "Records wait {wait}; a step is taken only once that has lasted {}.",
             seconds(parameters.hold_s)
