@@ -165,15 +165,13 @@ impl Files {
                 let of_it: Vec<_> =
                     closed.iter().filter(|closed| closed.grain == grain).cloned().collect();
                 let Some(first) = of_it.first() else { return Ok(()) };
-                let period = first.at_ms.div_euclid(grain.file_ms());
-                self.append(grain, period, |names, out| {
+                self.append(grain, first.at_ms, |names, out| {
                     journal::write_closed(names, &of_it, out);
                 })
             }),
             Job::Mark(json) => {
-                let grain = Grain::FiveMinutes;
-                let period = crate::now_ms().div_euclid(grain.file_ms());
-                self.append(grain, period, |_, out| journal::write_mark(json, out))
+                let now_ms = crate::now_ms();
+                self.append(Grain::FiveMinutes, now_ms, |_, out| journal::write_mark(json, out))
             }
         };
         match result {
@@ -193,15 +191,15 @@ impl Files {
     fn append(
         &mut self,
         grain: Grain,
-        period: i64,
+        at_ms: i64,
         records: impl FnOnce(&mut Names, &mut Vec<u8>),
     ) -> io::Result<()> {
-        let slot = grain as usize;
+        let (slot, period) = (grain as usize, at_ms.div_euclid(grain.file_ms()));
         if self.open[slot].as_ref().is_none_or(|open| open.period != period) {
             if let Some(done) = self.open[slot].take() {
                 done.file.sync_data()?;
             }
-            self.purge(grain, period);
+            self.purge(at_ms);
             self.open[slot] = Some(self.open_file(grain, period)?);
         }
         // Taken out: what fails is opened anew, which cuts what was half written.
@@ -238,8 +236,7 @@ impl Files {
     }
 
     /// Removes what the rings no longer reach, and the oldest where all is too large.
-    fn purge(&self, grain: Grain, period: i64) {
-        let now_ms = (period + 1) * grain.file_ms();
+    fn purge(&self, now_ms: i64) {
         let mut files = self.list();
         files.retain(|(grain, period, _)| {
             let is_old = now_ms - (period + 1) * grain.file_ms() > grain.span_ms();
@@ -308,6 +305,26 @@ mod tests {
         // Marks of four runs.
         let (_, _, marks) = open(path, &Tasks::new());
         assert_eq!(marks.len(), 4);
+    }
+
+    /// The file of the day is opened at any hour of it: that of this hour stays.
+    #[tokio::test]
+    async fn a_mark_in_the_morning_leaves_the_points_of_the_morning() {
+        let directory = tempfile::tempdir().unwrap();
+        let (day, hour) = (86_400_000, 3_600_000);
+        let morning = crate::now_ms().div_euclid(day) * day + hour;
+        let tasks = Tasks::new();
+        let (held, ..) = open(directory.path(), &tasks);
+        drop(held);
+        tasks.shutdown().await;
+        let opened = DataDirectory::open(directory.path(), FORMAT_VERSION).unwrap();
+        let mut files = Files { directory: opened, open: [None, None], is_well: true };
+        files.write(&Job::Closed(vec![closed(morning)]));
+        files
+            .append(Grain::FiveMinutes, morning + 1, |_, out| journal::write_mark(b"{}", out))
+            .unwrap();
+        let kept = files.list().into_iter().map(|(grain, ..)| grain);
+        assert_eq!(kept.collect::<Vec<_>>(), [Grain::FiveMinutes, Grain::TenSeconds]);
     }
 
     #[tokio::test]
