@@ -23,6 +23,8 @@ const TEXT_CHARS_MAX: usize = 300;
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     Expansion,
+    /// More or fewer consumers or workers.
+    Scaling,
     Rebalance,
     Leader,
     Reset,
@@ -76,6 +78,8 @@ pub(crate) struct Marks {
     topics: BTreeMap<String, Vec<Option<i32>>>,
     brokers: BTreeSet<i32>,
     decisions_until_ms: i64,
+    /// Groups and topics of the decisions at that time.
+    decided_then: BTreeSet<(String, String)>,
 }
 
 impl Marks {
@@ -100,7 +104,7 @@ impl Marks {
             self.add(mark);
         }
         self.unsaved.clear();
-        self.decisions_until_ms = self.marks.back().map_or(0, |mark| mark.at_ms);
+        self.decisions_until_ms = self.marks.back().map_or(0, |mark| mark.at_ms.saturating_add(1));
         let text = "the dashboard was started again";
         self.add(Mark::new(now_ms, Kind::Restart, text));
     }
@@ -209,15 +213,25 @@ impl Marks {
         else {
             return;
         };
-        if event["event"] != "decision" || at_ms <= self.decisions_until_ms {
+        if event["event"] != "decision" || at_ms < self.decisions_until_ms {
             return;
         }
-        self.decisions_until_ms = at_ms;
         let name = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+        if at_ms > self.decisions_until_ms {
+            self.decisions_until_ms = at_ms;
+            self.decided_then.clear();
+        }
+        // One look of the autoscaler decides on many topics.
+        if self.decided_then.len() >= ANSWER_MAX
+            || !self.decided_then.insert((name("group"), name("topic")))
+        {
+            return;
+        }
         let number = |field: &str| action.get(field).and_then(Value::as_i64).unwrap_or_default();
         let what = action.get("do").and_then(Value::as_str).unwrap_or("change");
         let text = format!("autoscaler: {what} {} → {}", number("from"), number("to"));
-        let mark = Mark::new(at_ms, Kind::Expansion, text);
+        let kind = if what == "partitions" { Kind::Expansion } else { Kind::Scaling };
+        let mark = Mark::new(at_ms, kind, text);
         self.add(mark.of_group(&name("group")).of_topic(&name("topic")));
     }
 
@@ -334,7 +348,14 @@ mod tests {
         marks.see_decision(&event);
         marks.see_decision(&json!({"event": "decision", "at_ms": 6, "rule": "not-hot"}));
         marks.see_decision(&json!("odd"));
-        assert_eq!(texts(&marks), ["autoscaler: consumers 1 → 2"]);
+        // In the same look at another topic.
+        marks.see_decision(
+            &json!({"event": "decision", "at_ms": 5, "group": "sink", "topic": "paid",
+            "action": {"do": "partitions", "from": 2, "to": 4}}),
+        );
+        assert_eq!(texts(&marks), ["autoscaler: consumers 1 → 2", "autoscaler: partitions 2 → 4"]);
+        let kinds: Vec<_> = marks.marks.iter().map(|mark| mark.kind).collect();
+        assert_eq!(kinds, [Kind::Scaling, Kind::Expansion]);
     }
 
     #[test]

@@ -178,7 +178,7 @@ await check("what-if answers in a sentence and stands in the address", async () 
 await check("the slowest hop is framed and named, decisions can be filtered and lead to Lag", async () => {
   await see("overview");
   equal(await page.locator(".hop.slowest").getAttribute("data-hop"), "sink", "the framed hop");
-  claim((await page.locator("#bottleneck").innerText()).includes("Reading is the bottleneck"), "it is not named");
+  claim((await page.locator("#bottleneck").innerText()).includes("The sink is the bottleneck"), "it is not named");
   equal(await page.locator(".hop").count(), 5, "hops");
   await page.locator("tr.dry").waitFor();
   await page.getByLabel("acted only").check();

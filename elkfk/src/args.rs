@@ -107,10 +107,10 @@ pub(crate) struct Up {
     #[arg(long, value_enum, value_name = "MODE", hide_possible_values = true)]
     pub(crate) autoscale: Option<Mode>,
     /// Partitions that a topic may get thereby [default: 64]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) partitions_max: Option<u32>,
     /// Consumers that the sink may get thereby [default: 32]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) consumers_max: Option<u32>,
 }
 
@@ -267,7 +267,7 @@ pub(crate) struct Lag {
     #[arg(long)]
     pub(crate) partitions: bool,
     /// Prints again and again, every SECONDS
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2")]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = seconds)]
     pub(crate) watch: Option<f64>,
     /// One JSON document a measurement, with everything that is known
     #[arg(long)]
@@ -328,10 +328,10 @@ pub(crate) struct Autoscaler {
     #[arg(long, value_enum, value_name = "MODE", hide_possible_values = true)]
     pub(crate) mode: Option<Mode>,
     /// Partitions that a topic may get [default: 64]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) partitions_max: Option<u32>,
     /// Consumers that a group may get [default: 32]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) consumers_max: Option<u32>,
     /// More parameters, also of single topics, as JSON; see docs/autoscaler.md
     #[arg(long, value_name = "FILE")]
@@ -435,6 +435,14 @@ pub(crate) struct Healthcheck {
     pub(crate) elasticsearch: Option<String>,
     #[arg(long, value_name = "URL")]
     pub(crate) dashboard: Option<String>,
+}
+
+/// A time between two measurements.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number of seconds from 0.1 to 86400".into()),
+    }
 }
 
 #[cfg(test)]

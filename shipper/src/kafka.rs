@@ -31,8 +31,8 @@ const BATCH_BYTES: usize = 1_000_000;
 const BATCH_BYTES_MIN: usize = 4096;
 const POLL: Duration = Duration::from_millis(100);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the number of partitions is asked for.
-const METADATA_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the number of partitions is asked for: new ones are used within seconds.
+const METADATA_INTERVAL: Duration = Duration::from_secs(5);
 const METADATA_RETRY_MIN: Duration = Duration::from_millis(100);
 const METADATA_RETRY_MAX: Duration = Duration::from_secs(5);
 

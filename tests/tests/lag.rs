@@ -308,6 +308,10 @@ fn what_is_not_there_is_said_with_what_is() {
     assert_eq!(output.status.code(), Some(2));
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(told.starts_with("error: 127.0.0.1:") && told.contains("refused"), "{told}");
+    let output = Command::new(elkfk()).args(["lag", "--watch", "1e30"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told.contains("a number of seconds from 0.1 to 86400"), "{told}");
     let output = Command::new(elkfk()).arg("top").output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(told.contains("top needs a terminal; `elkfk lag --watch`"), "{told}");

@@ -272,9 +272,10 @@ impl<'c> Rounds<'c> {
         Ok(Decided { pair: pair.clone(), members, events })
     }
 
-    /// Topics that are gone need no facts.
+    /// Topics that are gone need no facts and no ladder.
     fn forget(&mut self, cluster: &Cluster) {
         self.facts.retain(|topic, _| cluster.topic(topic).is_some());
+        self.ladders.retain(|(_, topic), _| cluster.topic(topic).is_some());
     }
 
     /// Writes every event of the round, then performs the actions among them.

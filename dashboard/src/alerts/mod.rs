@@ -67,6 +67,8 @@ pub(crate) struct Alerts {
     /// Receiver → when it was last told, or why it could not be.
     told: BTreeMap<String, (i64, Result<(), String>)>,
     measured_ms: i64,
+    /// What began while its rule was silenced, to be told when that ends.
+    untold: BTreeMap<(String, measure::Target), Change>,
     path: Option<PathBuf>,
     /// Held while the file is written, so that the newest is the last.
     writing: Arc<Mutex<()>>,
@@ -86,6 +88,7 @@ pub(crate) fn open(data: Option<&Path>) -> Alerts {
         watch: Watch::default(),
         told: BTreeMap::new(),
         measured_ms: now_ms(),
+        untold: BTreeMap::new(),
         path,
         writing: Arc::default(),
     }
@@ -143,16 +146,33 @@ impl Alerts {
         changes
     }
 
-    /// The messages that `changes` make, one for each receiver; silenced rules make none.
-    fn notes(&self, now_ms: i64, changes: &[Change], external_url: &str) -> Vec<Note> {
-        let is_silenced =
-            |id: &str| self.kept.silences.get(id).is_some_and(|until_ms| *until_ms > now_ms);
+    /// The messages that `changes` make, one for each receiver. What begins while its rule is silenced is
+    /// told when the silence ends, unless it is over by then.
+    fn notes(&mut self, now_ms: i64, changes: &[Change], external_url: &str) -> Vec<Note> {
+        let silences = &self.kept.silences;
+        let is_silenced = |id: &str| silences.get(id).is_some_and(|until_ms| *until_ms > now_ms);
+        let key = |change: &Change| (change.rule.id.clone(), change.target.clone());
+        let mut due: Vec<Change> = Vec::new();
+        for change in changes {
+            if change.is_over {
+                // That it is over interests who was told that it began.
+                if self.untold.remove(&key(change)).is_none() {
+                    due.push(change.clone());
+                }
+            } else if is_silenced(&change.rule.id) {
+                self.untold.insert(key(change), change.clone());
+            } else {
+                due.push(change.clone());
+            }
+        }
+        let (later, now): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.untold).into_iter().partition(|((id, _), _)| is_silenced(id));
+        self.untold = later;
+        due.extend(now.into_values());
         let note = |receiver: &Receiver| {
-            let of_it: Vec<Change> = changes
+            let of_it: Vec<Change> = due
                 .iter()
-                .filter(|change| {
-                    change.rule.receiver == receiver.name && !is_silenced(&change.rule.id)
-                })
+                .filter(|change| change.rule.receiver == receiver.name)
                 .take(CHANGES_MAX)
                 .cloned()
                 .collect();
@@ -163,6 +183,12 @@ impl Alerts {
             })
         };
         self.kept.receivers.iter().filter_map(note).collect()
+    }
+
+    /// A rule that was changed or removed begins anew.
+    fn forget(&mut self, id: &str) {
+        self.watch.forget(id);
+        self.untold.retain(|(rule, _), _| rule != id);
     }
 
     pub(crate) fn told(&mut self, receiver: &str, now_ms: i64, result: Result<(), String>) {
@@ -290,7 +316,7 @@ pub(crate) async fn put_rule(shared: &Arc<Shared>, body: Value) -> Answer {
             }
             None => kept.rules.push(rule.clone()),
         }
-        alerts.watch.forget(&rule.id);
+        alerts.forget(&rule.id);
         alerts.row(&rule, now_ms())
     };
     keep(shared).await?;
@@ -327,7 +353,7 @@ pub(crate) async fn delete_rule(shared: &Arc<Shared>, params: &Params) -> Answer
             Some(at) => drop(rules.remove(at)),
         }
         alerts.kept.silences.remove(id);
-        alerts.watch.forget(id);
+        alerts.forget(id);
     }
     keep(shared).await?;
     Ok(json!({"removed": id}))

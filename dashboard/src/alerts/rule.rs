@@ -146,7 +146,7 @@ fn fits(pattern: &str, name: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// The rules that come with the program; notes §3.5 of the design.
+/// The rules that come with the program.
 pub(crate) fn shipped() -> Vec<Rule> {
     let rule = |id: &str, name: &str, metric, op, value, for_s, severity: &str| Rule {
         id: id.to_owned(),

@@ -52,7 +52,8 @@ fn a_rule_goes_from_pending_to_firing_and_its_receiver_is_told() {
     assert_eq!(state(&alerts, "backlog-old", 301_000), "firing");
     alerts.kept.silences.insert("backlog-old".into(), 1_000_000);
     assert_eq!(state(&alerts, "backlog-old", 301_000), "silenced");
-    assert_eq!(look(&mut alerts, 302, 0.0).len(), 0);
+    // Who was told that it began is told that it is over.
+    assert_eq!(look(&mut alerts, 302, 0.0).len(), 1);
     assert_eq!(state(&alerts, "backlog-old", 1_000_001), "ok");
 }
 
@@ -94,4 +95,35 @@ fn ids_are_made_of_names_and_free() {
     let rules = rule::shipped();
     assert_eq!(new_id("My Rule!", &rules), "my-rule-");
     assert_eq!(new_id("backlog-old", &rules), "backlog-old-2");
+}
+
+#[test]
+fn what_begins_in_a_silence_is_told_when_that_ends_unless_it_is_over() {
+    let mut alerts = alerts();
+    let mut bodies = Vec::new();
+    for second in 0..700 {
+        // Silent from 200 s to 400 s; the rule holds from the first second on, and fires after 300 s.
+        if second == 200 {
+            alerts.kept.silences.insert("backlog-old".into(), 400_000);
+        }
+        let behind = if second < 600 { 400.0 } else { 1.0 };
+        let measured = snapshot(behind);
+        let changes =
+            alerts.judge(second * 1000, Some((&measured, &crate::cluster::Facts::default())));
+        let notes = alerts.notes(second * 1000, &changes, "");
+        bodies.extend(notes.into_iter().map(|note| (second, note.body)));
+    }
+    let when: Vec<_> = bodies.iter().map(|(second, _)| *second).collect();
+    assert_eq!(when, [400, 600], "begun and ended, each once");
+
+    // Over before the silence is: nobody needs to know.
+    let mut alerts = self::alerts();
+    alerts.kept.silences.insert("backlog-old".into(), 1_000_000);
+    for second in 0..1_100 {
+        let measured = snapshot(if second < 600 { 400.0 } else { 1.0 });
+        let changes =
+            alerts.judge(second * 1000, Some((&measured, &crate::cluster::Facts::default())));
+        assert_eq!(alerts.notes(second * 1000, &changes, "").len(), 0, "{second}");
+    }
+    assert!(alerts.untold.is_empty());
 }

@@ -37,7 +37,7 @@ struct WantedTopic {
 }
 
 /// Where a group stood before it was put elsewhere. `None`: it had no commit.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Undo {
     until_ms: i64,
     text: String,
@@ -62,9 +62,16 @@ impl Undos {
             .map_or(Value::Null, |undo| json!({"until_ms": undo.until_ms, "text": undo.text}))
     }
 
-    fn keep(&mut self, group: &str, undo: Undo, now_ms: i64) {
+    /// Remembers where partitions stood, unless an earlier reset that can still be undone has already:
+    /// the way back is to where the group was before all of them.
+    fn keep(&mut self, group: &str, before: BTreeMap<TopicPartition, Option<i64>>, now_ms: i64) {
         self.forget_old(now_ms);
-        self.of.insert(group.to_owned(), undo);
+        let undo = self.of.entry(group.to_owned()).or_default();
+        for (place, from) in before {
+            undo.before.entry(place).or_insert(from);
+        }
+        undo.until_ms = now_ms + UNDO_MS;
+        undo.text = format!("{} partitions of {group} were reset", undo.before.len());
         let is_full = |of: &BTreeMap<String, Undo>| {
             of.len() > UNDOS_MAX
                 || of.values().map(|undo| undo.before.len()).sum::<usize>() > UNDO_PARTITIONS_MAX
@@ -100,18 +107,27 @@ pub(crate) async fn reset(shared: &Shared, body: Value) -> Answer {
     }
     let before: BTreeMap<_, _> =
         rows.iter().filter(|row| row.to.is_some()).map(|row| (row.place(), row.from)).collect();
+    let now_ms = now_ms();
+    // Before it is written: the answer may get lost, and the way back must not.
+    let had_undo = {
+        let mut undos = hold(&shared.undos);
+        undos.forget_old(now_ms);
+        let had_undo = undos.of.contains_key(&wanted.group);
+        undos.keep(&wanted.group, before, now_ms);
+        had_undo
+    };
     let written = write(shared, &wanted.group, &mut rows).await?;
     if written == 0 {
+        if !had_undo {
+            hold(&shared.undos).of.remove(&wanted.group);
+        }
         let refused = Some("none of the partitions could be set".to_owned());
         return Ok(told(&rows, false, refused, None));
     }
-    let now_ms = now_ms();
-    let until_ms = now_ms + UNDO_MS;
     let text = format!("{written} partitions of {} were reset", wanted.group);
     info!(group = %wanted.group, partitions = written, "offsets were reset");
-    hold(&shared.marks).add(Mark::new(now_ms, Kind::Reset, text.clone()).of_group(&wanted.group));
-    hold(&shared.undos).keep(&wanted.group, Undo { until_ms, text, before }, now_ms);
-    Ok(told(&rows, true, None, Some(until_ms)))
+    hold(&shared.marks).add(Mark::new(now_ms, Kind::Reset, text).of_group(&wanted.group));
+    Ok(told(&rows, true, None, Some(now_ms + UNDO_MS)))
 }
 
 pub(crate) async fn undo(shared: &Shared, body: Value) -> Answer {
@@ -156,7 +172,19 @@ pub(crate) async fn undo(shared: &Shared, body: Value) -> Answer {
     if undone == 0 {
         return Ok(told(&rows, false, Some("none of the partitions could be set".into()), None));
     }
-    hold(&shared.undos).of.remove(&group);
+    // What was refused can be tried again.
+    let left: BTreeMap<_, _> = rows
+        .iter()
+        .filter(|row| row.why.is_some())
+        .filter_map(|row| Some((row.place(), *before.get(&row.place())?)))
+        .collect();
+    {
+        let mut undos = hold(&shared.undos);
+        match undos.of.get_mut(&group) {
+            Some(undo) if !left.is_empty() => undo.before = left,
+            _ => drop(undos.of.remove(&group)),
+        }
+    }
     info!(%group, partitions = undone, "a reset of offsets was undone");
     let text = format!("{undone} partitions of {group} were put back");
     hold(&shared.marks).add(Mark::new(now_ms(), Kind::Reset, text).of_group(&group));
@@ -194,6 +222,11 @@ async fn places(shared: &Shared, topics: &[WantedTopic]) -> Result<Vec<TopicPart
         };
         let some: Option<BTreeSet<i32>> =
             wanted.partitions.as_ref().map(|partitions| partitions.iter().copied().collect());
+        let has = |partition: &i32| topic.partitions.iter().any(|one| one.index == *partition);
+        if let Some(unknown) = some.iter().flatten().find(|partition| !has(partition)) {
+            let text = format!("topic {:?} has no partition {unknown}", wanted.topic);
+            return Err(Problem::missing(text));
+        }
         let is_wanted = |partition: i32| some.as_ref().is_none_or(|some| some.contains(&partition));
         let indices = topic.partitions.iter().map(|partition| partition.index);
         let indices = indices.filter(|partition| is_wanted(*partition));
@@ -255,15 +288,28 @@ mod tests {
     #[test]
     fn an_undo_is_offered_for_ten_minutes_and_they_are_bounded() {
         let mut undos = Undos::default();
-        let undo =
-            |until_ms| Undo { until_ms, text: "1 partition".into(), before: BTreeMap::new() };
-        undos.keep("sink", undo(UNDO_MS), 0);
+        undos.keep("sink", BTreeMap::new(), 0);
         assert_eq!(undos.offer("sink", UNDO_MS - 1)["until_ms"], UNDO_MS);
         assert_eq!(undos.offer("sink", UNDO_MS), Value::Null);
         for n in 0..1_000 {
-            undos.keep(&format!("group-{n}"), undo(n + 10), 0);
+            undos.keep(&format!("group-{n}"), BTreeMap::new(), n);
         }
         assert_eq!(undos.of.len(), UNDOS_MAX);
         assert!(undos.of.contains_key("group-999"));
+    }
+
+    #[test]
+    fn several_resets_are_undone_to_where_the_group_was_before_all() {
+        let mut undos = Undos::default();
+        let at = |partition: i32, offset| (TopicPartition::new("logs", partition), Some(offset));
+        undos.keep("sink", [at(0, 10), at(1, 20)].into(), 0);
+        undos.keep("sink", [at(1, 99), at(2, 30)].into(), 1_000);
+        let undo = &undos.of["sink"];
+        assert_eq!(undo.before, [at(0, 10), at(1, 20), at(2, 30)].into());
+        assert_eq!(
+            (undo.until_ms, undo.text.as_str()),
+            (1_000 + UNDO_MS, "3 partitions of sink were reset")
+        );
+        assert_eq!(undos.offer("sink", 1_000 + UNDO_MS), Value::Null);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use elkfk_broker_client::lag::{Drain, TopicLag};
+use elkfk_broker_client::lag::{Drain, TopicLag, UNDER_WAY_SECONDS};
 use serde_json::{Value, json};
 
 /// Beyond this nobody asks in earnest.
@@ -28,6 +28,13 @@ pub(crate) fn answer(topic: &TopicLag, partitions: Option<u32>, consumers: Optio
     };
     if lag == 0 {
         return json!({"drain": Drain::Seconds(0.0), "why": "Nothing waits to be read."});
+    }
+    if let Some(Drain::Seconds(_)) = figures.drain
+        && lag as f64 <= inward * UNDER_WAY_SECONDS
+        && consumers >= readers_now
+    {
+        let why = "It keeps up as it is; what a consumer can take shows only once it does not.";
+        return json!({"drain": figures.drain, "why": why});
     }
     if outward <= 0.0 {
         return unknown("Nothing is read at present, so what a consumer can take is not known.");

@@ -41,9 +41,20 @@ pub(super) struct Worst {
     pub(super) drain_s: Option<f64>,
 }
 
-pub(super) fn sentence(line: &Line) -> Option<String> {
+/// The hop that holds the line up, as the page's list of hops names it, and the sentence.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Bottleneck {
+    pub(super) hop: &'static str,
+    pub(super) sentence: String,
+}
+
+fn at(hop: &'static str, sentence: String) -> Option<Bottleneck> {
+    Some(Bottleneck { hop, sentence })
+}
+
+pub(super) fn find(line: &Line) -> Option<Bottleneck> {
     if let Some(why) = &line.broker_why {
-        return Some(format!("The topics cannot be asked for: {why}."));
+        return at("topics", format!("The topics cannot be asked for: {why}."));
     }
     let waits = match &line.worst {
         Some(worst) if worst.lag > 0 => {
@@ -52,33 +63,42 @@ pub(super) fn sentence(line: &Line) -> Option<String> {
         _ => String::new(),
     };
     if line.is_index_away {
-        return Some(format!("The indices are away: the sink waits for them{waits}."));
+        return at("indices", format!("The indices are away: the sink waits for them{waits}."));
     }
     if let Some(why) = &line.index_why {
-        return Some(format!("The indices do not answer ({why}){waits}."));
+        return at("indices", format!("The indices do not answer ({why}){waits}."));
     }
     if line.offline > 0 {
         let (count, has) = (line.offline, if line.offline == 1 { " has" } else { "s have" });
-        return Some(format!(
-            "Of the topics {count} partition{has} no leader: nobody can write to or read from it{waits}."
-        ));
+        return at(
+            "topics",
+            format!(
+                "Of the topics {count} partition{has} no leader: nobody can write to or read from it{waits}."
+            ),
+        );
     }
     backlog(line).or_else(|| unshipped(line))
 }
 
-fn backlog(line: &Line) -> Option<String> {
+fn backlog(line: &Line) -> Option<Bottleneck> {
     let worst = line.worst.as_ref().filter(|worst| worst.lag > 0)?;
     let Worst { group, topic, lag, members, partitions, .. } = worst;
     match worst.state.as_str() {
         "stopped" => {
-            return Some(format!(
-                "The sink is stopped: {group} has no members, and {lag} records of {topic} wait."
-            ));
+            return at(
+                "sink",
+                format!(
+                    "The sink is stopped: {group} has no members, and {lag} records of {topic} wait."
+                ),
+            );
         }
         "stalled" => {
-            return Some(format!(
-                "The sink stands still: {lag} records of {topic} wait for {group}, and no offset moves."
-            ));
+            return at(
+                "sink",
+                format!(
+                    "The sink stands still: {lag} records of {topic} wait for {group}, and no offset moves."
+                ),
+            );
         }
         _ if worst.lag_seconds < BEHIND_S => return None,
         _ => {}
@@ -87,15 +107,21 @@ fn backlog(line: &Line) -> Option<String> {
         && share >= BLOCKED_SHARE
     {
         let percent = share * 100.0;
-        return Some(format!(
-            "The indices are the bottleneck: the sink spends {percent:.0} % of its time waiting for them."
-        ));
+        return at(
+            "indices",
+            format!(
+                "The indices are the bottleneck: the sink spends {percent:.0} % of its time waiting for them."
+            ),
+        );
     }
     if let Some(seconds) = worst.drain_s {
-        return Some(format!(
-            "The sink catches up: {group} works off {lag} records of {topic}, empty in {}.",
-            duration(seconds)
-        ));
+        return at(
+            "sink",
+            format!(
+                "The sink catches up: {group} works off {lag} records of {topic}, empty in {}.",
+                duration(seconds)
+            ),
+        );
     }
     let rates = match (line.out_rate, line.in_rate) {
         (Some(outward), Some(inward)) => {
@@ -112,19 +138,23 @@ fn backlog(line: &Line) -> Option<String> {
         }
         (_, partitions, None) => format!("; all {partitions} partitions have a consumer"),
     };
-    Some(format!("The sink is the bottleneck: {group}{rates}{hint}."))
+    at("sink", format!("The sink is the bottleneck: {group}{rates}{hint}."))
 }
 
-fn unshipped(line: &Line) -> Option<String> {
+fn unshipped(line: &Line) -> Option<Bottleneck> {
     let bytes = line.unshipped_bytes.filter(|bytes| *bytes >= UNSHIPPED_BYTES)?;
     let mebibytes = bytes / f64::from(1 << 20);
     match line.is_kafka_up {
-        Some(false) => Some(format!(
-            "The shipper does not reach the brokers: {mebibytes:.0} MiB of files wait."
-        )),
-        _ if line.is_unshipped_growing => Some(format!(
-            "The shipper is the bottleneck: {mebibytes:.0} MiB of files wait, and it becomes more."
-        )),
+        Some(false) => at(
+            "shipper",
+            format!("The shipper does not reach the brokers: {mebibytes:.0} MiB of files wait."),
+        ),
+        _ if line.is_unshipped_growing => at(
+            "shipper",
+            format!(
+                "The shipper is the bottleneck: {mebibytes:.0} MiB of files wait, and it becomes more."
+            ),
+        ),
         _ => None,
     }
 }
@@ -164,7 +194,11 @@ mod tests {
     fn check(change: impl Fn(&mut Line), expected: Option<&str>) {
         let mut line = line();
         change(&mut line);
-        assert_eq!(sentence(&line).as_deref(), expected);
+        let found = find(&line);
+        // Who reads the sentence sees the hop in it.
+        let names_it = |it: &Bottleneck| it.sentence.contains(&format!("he {} ", it.hop));
+        assert!(found.as_ref().is_none_or(names_it), "{found:?}");
+        assert_eq!(found.as_ref().map(|it| it.sentence.as_str()), expected);
     }
 
     #[test]

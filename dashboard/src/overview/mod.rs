@@ -135,10 +135,12 @@ pub(crate) fn answer(shared: &Shared) -> Value {
         is_kafka_up: sample.shipper.as_ref().map(|shipper| shipper.is_kafka_up),
     };
     let decisions = hold(&shared.decisions);
+    let bottleneck = bottleneck::find(&line);
     json!({
         "now_ms": now_ms(),
         "hops": hops,
-        "bottleneck": bottleneck::sentence(&line),
+        "bottleneck": bottleneck.as_ref().map(|it| it.sentence.as_str()),
+        "bottleneck_hop": bottleneck.as_ref().map(|it| it.hop),
         "end_to_end_s": end_to_end_s,
         "decisions": decisions.newest(DECISIONS, |_| true),
     })

@@ -21,15 +21,8 @@ export function Overview({ address, stream }) {
     <${Log} acted=${acted} fallback=${answer.body?.decisions} query=${address.query} opened=${stream.opened} />`;
 }
 
-/** Words at which a sentence is known to be about a hop; the first that fits. */
-const WORDS = [["indices", /^(the index|indices|indexing)\b/i], ["shipper", /^(shipping|the shipper|shipper)\b/i], ["files", /^(the )?files\b/i], ["topics", /^(the brokers|topics)\b|no leader/i], ["sink", /^(reading|nobody reads|the sink|sink)\b|stands still|works off/i]];
-
-/** The hop that the sentence is about, or else the one that takes longest. */
-function slowest({ hops, bottleneck }) {
-  if (!bottleneck) return null;
-  const [name] = WORDS.find(([, pattern]) => pattern.test(bottleneck)) ?? [];
-  return hops.find((hop) => hop.name === name) ?? [...hops].sort((a, b) => (b.latency_s ?? b.lag_seconds ?? -1) - (a.latency_s ?? a.lag_seconds ?? -1))[0];
-}
+/** The hop that the sentence is about. */
+const slowest = ({ hops, bottleneck_hop: name }) => hops.find((hop) => hop.name === name) ?? null;
 
 function Flow({ overview, snapshot }) {
   const { hops, bottleneck, end_to_end_s: whole } = overview;

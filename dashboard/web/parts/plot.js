@@ -24,7 +24,7 @@ const TABLE_ROWS = 120;
 
 /** What happened, as a mark on a plot: glyph, colour, and what it is called. */
 export const MARKS = {
-  expansion: ["⊕", "--series-1", "expansion"], rebalance: ["⇄", "--series-4", "rebalance"], leader: ["★", "--series-3", "leader change"],
+  expansion: ["⊕", "--series-1", "expansion"], scaling: ["±", "--series-1", "scaling"], rebalance: ["⇄", "--series-4", "rebalance"], leader: ["★", "--series-3", "leader change"],
   reset: ["↺", "--bad", "offset reset"], restart: ["↻", "--muted", "restart"], alert: ["!", "--warn", "alert"],
 };
 

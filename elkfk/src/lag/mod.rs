@@ -35,14 +35,17 @@ async fn measure(args: &Lag, meter: &mut Meter, tracker: &mut Tracker) -> Result
     let unreachable =
         |error: elkfk_broker_client::ClientError| anyhow!("{}: {error:#}", args.bootstrap_server);
     tracker.step(meter.sample().await.map_err(unreachable)?);
-    let between = args.watch.map_or(BETWEEN, |seconds| Duration::from_secs_f64(seconds.max(0.1)));
+    let between = args.watch.map_or(BETWEEN, Duration::from_secs_f64);
     loop {
         tokio::time::sleep(between).await;
         match meter.sample().await {
             Ok(sample) => {
                 let mut snapshot = tracker.step(sample);
                 let missing = keep_asked(&mut snapshot, args);
-                print(&snapshot, args);
+                // An empty table would say that there is none at all.
+                if args.json || missing.is_empty() || !snapshot.groups.is_empty() {
+                    print(&snapshot, args);
+                }
                 if args.watch.is_none() {
                     missing.iter().for_each(|text| asideln!("{text}"));
                     return Ok(missing.is_empty());

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use measure::Meter;
 use track::Track;
+pub use track::UNDER_WAY_SECONDS;
 
 /// What was measured of the cluster at one moment.
 #[derive(Debug, Clone, Default)]

@@ -229,3 +229,17 @@ fn a_group_is_as_its_worst_partition() {
     let group = &tracker.step(both).groups[0];
     assert_eq!((group.figures.state, group.figures.lag), (State::Unknown, Some(0)));
 }
+
+#[test]
+fn a_burst_at_the_beginning_is_no_more_than_a_second_of_the_average() {
+    let mut tracker = Tracker::default();
+    tracker.step(sample(0, 1, partition(Some(0), 0)));
+    let mut last = Snapshot::default();
+    for second in 1..=15 {
+        let end = 9_000 + second * 40;
+        last = tracker.step(sample(second, 1, partition(Some(end), end)));
+    }
+    let (minute, ten) = (one(&last).figures.in_1m.unwrap(), one(&last).figures.in_10m.unwrap());
+    // 9,600 records in 15 seconds, of which the oldest count a little less.
+    assert!((550.0..640.0).contains(&minute) && (630.0..641.0).contains(&ten), "{minute} {ten}");
+}

@@ -13,7 +13,7 @@ const REWOUND_MS: i64 = 60_000;
 /// Below this a rate is nothing: a record in ten minutes.
 const RATE_MIN: f64 = 1.0 / 600.0;
 /// What arrives in this many seconds is under way, no backlog.
-const UNDER_WAY_SECONDS: f64 = 5.0;
+pub const UNDER_WAY_SECONDS: f64 = 5.0;
 
 /// Recent offsets of a partition.
 #[derive(Debug, Default)]
@@ -29,21 +29,39 @@ pub(super) struct Track {
     last_ms: i64,
 }
 
-/// A rate as exponential averages.
+/// A rate as exponential averages, over what has been seen of it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Averages {
-    minute: Option<f64>,
-    ten_minutes: Option<f64>,
+    minute: Average,
+    ten_minutes: Average,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Average {
+    sum: f64,
+    /// Of all that is in the sum; 1 once that is long. Without it the first second would count like all
+    /// that went before.
+    weight: f64,
+}
+
+impl Average {
+    fn step(&mut self, rate: f64, elapsed: f64, over: f64) {
+        let kept = (-elapsed / over).exp();
+        self.sum = self.sum * kept + rate * (1.0 - kept);
+        self.weight = self.weight * kept + (1.0 - kept);
+    }
+
+    fn value(self) -> Option<f64> {
+        (self.weight > 0.0).then(|| self.sum / self.weight)
+    }
 }
 
 impl Averages {
     fn step(&mut self, records: i64, elapsed_ms: i64) {
         let elapsed = elapsed_ms as f64 / 1000.0;
         let rate = records.max(0) as f64 / elapsed;
-        for (average, over) in [(&mut self.minute, 60.0), (&mut self.ten_minutes, 600.0)] {
-            let before = average.unwrap_or(rate);
-            *average = Some(rate + (before - rate) * (-elapsed / over).exp());
-        }
+        self.minute.step(rate, elapsed, 60.0);
+        self.ten_minutes.step(rate, elapsed, 600.0);
     }
 }
 
@@ -97,10 +115,10 @@ impl Track {
             lag_seconds,
             in_rate: known(self.rate(|(_, end, _)| Some(*end))),
             out_rate: known(self.rate(|(_, _, committed)| *committed)),
-            in_1m: known(self.inward.minute),
-            out_1m: known(self.outward.minute),
-            in_10m: known(self.inward.ten_minutes),
-            out_10m: known(self.outward.ten_minutes),
+            in_1m: known(self.inward.minute.value()),
+            out_1m: known(self.outward.minute.value()),
+            in_10m: known(self.inward.ten_minutes.value()),
+            out_10m: known(self.outward.ten_minutes.value()),
             drain: lag.and_then(|lag| self.drain(lag)),
             retention_used: lag.zip(ends).and_then(|(lag, (start, end))| {
                 (end > start).then(|| lag as f64 / (end - start) as f64)
@@ -125,7 +143,7 @@ impl Track {
         if lag == 0 {
             return Some(Drain::Seconds(0.0));
         }
-        let (inward, outward) = (self.inward.minute?, self.outward.minute?);
+        let (inward, outward) = (self.inward.minute.value()?, self.outward.minute.value()?);
         if outward >= RATE_MIN && lag as f64 <= inward * UNDER_WAY_SECONDS {
             return Some(Drain::Seconds(lag as f64 / outward));
         }
