@@ -315,7 +315,7 @@ fn decisions(page: &Page) {
     let none = page.get("/api/v1/decisions?topic=none");
     assert!(none["why"].is_string(), "{none}");
     let marks = page.get("/api/v1/marks?from_ms=0&to_ms=5000");
-    assert_eq!(marks["marks"][0]["kind"], "expansion", "{marks}");
+    assert_eq!(marks["marks"][0]["kind"], "scaling", "{marks}");
 }
 
 fn ensemble(page: &Page) {
