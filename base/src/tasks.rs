@@ -5,6 +5,7 @@
 
 use std::future::Future;
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
@@ -64,6 +65,16 @@ impl Tasks {
         self.stop.cancel();
         self.running.close();
         self.running.wait().await;
+    }
+}
+
+/// Resolves with the first reason that is told; never where nobody is left to tell one.
+pub async fn failure(told: &watch::Receiver<Option<String>>) -> String {
+    let mut told = told.clone();
+    let reason = told.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+    match reason {
+        Some(reason) => reason,
+        None => std::future::pending().await,
     }
 }
 

@@ -212,10 +212,7 @@ fn topics(out: &mut Text, facts: &Facts) {
     }
     out.metric("elkfk_broker_disk_used_ratio", "Used share of the file system of a log directory.");
     for directory in &facts.directories {
-        if let (Some(total), Some(usable)) = (directory.total_bytes, directory.usable_bytes)
-            && total > 0
-        {
-            let used = total.saturating_sub(usable) as f64 / total as f64;
+        if let Some(used) = directory.used_share() {
             out.line(&[("broker", &directory.broker.to_string()), ("path", &directory.path)], used);
         }
     }

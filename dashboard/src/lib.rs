@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use elkfk_base::Tasks;
+use elkfk_base::{Tasks, now_ms};
 use elkfk_broker_client::Client;
 use elkfk_broker_client::lag::Snapshot;
 use tokio::net::TcpListener;
@@ -149,12 +149,7 @@ impl Running {
 
     /// Resolves when a part of it ended although nobody had asked it to, with the reason.
     pub async fn failed(&self) -> String {
-        let mut failure = self.failure.clone();
-        let reason = failure.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
-        match reason {
-            Some(reason) => reason,
-            None => std::future::pending().await,
-        }
+        elkfk_base::tasks::failure(&self.failure).await
     }
 
     /// Closes the page's connections and stops measuring.
@@ -231,12 +226,6 @@ fn watch_over(
         });
     }
     failure
-}
-
-/// Milliseconds since 1970.
-fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

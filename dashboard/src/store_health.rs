@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use elkfk_base::errors::in_one_line;
+
 use crate::{Shared, hold};
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -30,18 +32,7 @@ async fn ask(shared: &Shared) -> Result<String, String> {
         Ok(Ok(health)) if health["status"] == "red" => Err("status red".to_owned()),
         // Yellow is what one node without replicas always is.
         Ok(Ok(_)) => Ok("answers".to_owned()),
-        Ok(Err(error)) => Err(describe(&error)),
+        Ok(Err(error)) => Err(in_one_line(&error)),
         Err(_) => Err(format!("{} does not answer", shared.config.elasticsearch)),
     }
-}
-
-/// An error and what led to it, in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

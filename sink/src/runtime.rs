@@ -374,12 +374,7 @@ impl Running {
 
     /// Resolves with the reason if the sink can not go on by itself.
     pub async fn failed(&self) -> String {
-        let mut failed = self.failed.subscribe();
-        match failed.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            // The sender is held by `self`.
-            Err(_) => std::future::pending().await,
-        }
+        elkfk_base::tasks::failure(&self.failed.subscribe()).await
     }
 
     /// Stops reading, waits up to two seconds for what is under way, commits, leaves the group.

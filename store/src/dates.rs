@@ -560,12 +560,7 @@ pub fn fixed_interval_ms(text: &str) -> Option<i64> {
     count.checked_mul(unit).filter(|ms| *ms > 0)
 }
 
-/// Milliseconds since 1970 by the system's clock.
-pub fn now_ms() -> i64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as i64)
-}
+pub use elkfk_base::now_ms;
 
 #[cfg(test)]
 mod tests {

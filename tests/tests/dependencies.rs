@@ -113,8 +113,9 @@ const CORES: [&str; 28] = [
 ];
 
 /// What reads a clock, a disk or a socket.
-const IMPURE: [&str; 8] = [
+const IMPURE: [&str; 9] = [
     "Instant::now",
+    "now_ms()",
     "SystemTime::now",
     "Timestamp::now",
     "tokio::",

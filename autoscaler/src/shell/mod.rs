@@ -15,9 +15,9 @@ mod settings;
 mod sinks;
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use elkfk_base::Tasks;
+use elkfk_base::{Tasks, now_ms};
 use elkfk_broker_client::Client;
 use elkfk_coordinator_client::ConnectStringError;
 use tokio::sync::watch;
@@ -102,12 +102,7 @@ pub struct Running {
 impl Running {
     /// Resolves when it ended although nobody had asked it to, with the reason.
     pub async fn failed(&self) -> String {
-        let mut failure = self.failure.clone();
-        let reason = failure.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
-        match reason {
-            Some(reason) => reason,
-            None => std::future::pending().await,
-        }
+        elkfk_base::tasks::failure(&self.failure).await
     }
 
     /// Whether this instance is the one that decides.
@@ -218,10 +213,4 @@ async fn decide(config: &Config, lock: &Lock, recorder: &mut Option<record::Reco
         ticks.tick().await;
         rounds.round(lock, recorder).await;
     }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
 }

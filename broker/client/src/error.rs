@@ -38,13 +38,7 @@ pub enum ClientError {
 impl ClientError {
     /// It and what led to it, in one line.
     pub fn in_one_line(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(inner) = cause {
-            text = format!("{text}: {inner}");
-            cause = inner.source();
-        }
-        text
+        elkfk_base::errors::in_one_line(self)
     }
 
     pub(crate) fn refused(what: impl Into<String>, code: i16) -> Self {

@@ -18,6 +18,14 @@ pub struct LogDir {
     pub usable_bytes: Option<u64>,
 }
 
+impl LogDir {
+    /// Of the file system, 0 to 1.
+    pub fn used_share(&self) -> Option<f64> {
+        let (total, usable) = (self.total_bytes.filter(|total| *total > 0)?, self.usable_bytes?);
+        Some(total.saturating_sub(usable) as f64 / total as f64)
+    }
+}
+
 /// What the brokers keep.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogSizes {

@@ -14,7 +14,7 @@ use elkfk_wire::kafka::messages::offset_commit_response::{
 use super::{Answer, Context, Request, code};
 use crate::group::offsets::Committed;
 use crate::group::{self, Commit, Input};
-use crate::log::now_ms;
+use elkfk_base::now_ms;
 
 pub(super) async fn handle(context: Arc<Context>, request: Request) -> Answer {
     let message: OffsetCommitRequest<'_> = request.decode()?;

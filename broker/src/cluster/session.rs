@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use elkfk_base::Tasks;
+use elkfk_base::{Tasks, now_ms};
 use elkfk_coordinator_client::{Client, CreateMode, Op, SessionId};
 use elkfk_wire::kafka::Uuid;
 use tokio::sync::oneshot;
@@ -34,11 +34,6 @@ enum Event {
     Deletions,
     ConfigChanges,
     Controller,
-}
-
-pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Follows the cluster until the tasks are stopped; `ready` hears of the first complete picture, or

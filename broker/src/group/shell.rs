@@ -18,8 +18,9 @@ use super::core::{Groups, Limits};
 use super::record::{self, Record};
 use super::{Answer, Input, Now, Output, Waiter};
 use crate::config::Config;
-use crate::log::{AppendError, Origin, now_ms};
+use crate::log::{AppendError, Origin};
 use crate::partition::{AppendOptions, Isolation, Partition};
+use elkfk_base::now_ms;
 
 /// Records of one batch at most; a batch stays far below `max.message.bytes`.
 const BATCH_BYTES: usize = 256 << 10;

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use elkfk_base::errors::in_one_line;
+use elkfk_base::now_ms;
 use elkfk_wire::kafka::records::Offset;
 
 use super::checkpoint::{
@@ -140,12 +142,6 @@ pub struct LogManager {
     pub(super) written: Mutex<BTreeMap<PathBuf, String>>,
     /// Locks of the directories, for as long as this broker runs.
     locks: Mutex<Vec<Box<dyn std::fmt::Debug + Send + Sync>>>,
-}
-
-/// Milliseconds since the epoch.
-pub fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Whose directory `path` is; `None` where no broker has used it yet.
@@ -402,7 +398,7 @@ impl LogManager {
                 self.insert(found.key, made);
             }
             Err(error) => {
-                let cause = chain(&error);
+                let cause = in_one_line(&error);
                 tracing::error!(topic, partition, error = %cause, "partition is offline");
                 let Found { key, directory, hints, high_watermark, .. } = found;
                 let offline = Offline { cause, directory, hints, high_watermark };
@@ -669,16 +665,6 @@ fn deleted_name(topic: &str, partition: i32) -> String {
     // Topic names are ASCII and at most 249 bytes long.
     let topic = topic.get(..topic.len().min(NAME_BYTES_MAX - end.len())).unwrap_or(topic);
     format!("{topic}{end}")
-}
-
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub use disk::{Disk, DiskFile, Entry, SystemDisk};
 pub use epochs::LeaderEpochs;
 pub(crate) use files::lock;
 pub use files::{Files, OPEN_FILES_DEFAULT};
-pub use manager::{LogConfig, LogManager, OpenError, PartitionError, meta_properties, now_ms};
+pub use manager::{LogConfig, LogManager, OpenError, PartitionError, meta_properties};
 pub use partition_log::{AppendInfo, Log, SyncWork};
 pub use producers::{ProducerError, Producers};
 pub use read::{LookupError, ReadBatches, ReadPlan, TimestampOffset, TimestampPlan};

@@ -6,15 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use elkfk_base::Tasks;
+use elkfk_base::errors::in_one_line;
+use elkfk_base::{Tasks, now_ms};
 use elkfk_wire::kafka::records::Offset;
 
 use super::checkpoint::{OffsetCheckpoint, encode_offsets};
 use super::directory::Durability;
 use super::files::lock;
-use super::manager::{
-    CLEANED_TO, HIGH_WATERMARKS, LOG_STARTS, LogManager, RECOVERY_POINTS, chain, now_ms,
-};
+use super::manager::{CLEANED_TO, HIGH_WATERMARKS, LOG_STARTS, LogManager, RECOVERY_POINTS};
 use crate::partition::Partition;
 
 /// `log.cleaner.backoff.ms`.
@@ -114,7 +113,7 @@ impl LogManager {
                 }
                 // One partition that cannot be cleaned holds no other one up.
                 Err(error) => {
-                    tracing::error!(error = %chain(&error), topic, partition = number, "log cannot be cleaned, it goes on growing");
+                    tracing::error!(error = %in_one_line(&error), topic, partition = number, "log cannot be cleaned, it goes on growing");
                 }
             }
         }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
+use elkfk_base::now_ms;
 use elkfk_wire::kafka::records::{LeaderEpoch, Offset};
 use tokio::sync::watch;
 
@@ -22,7 +23,7 @@ pub use isr::{BrokerId, InSyncReplicas};
 use crate::log::{
     AppendError, AppendInfo, CleanError, DiskFile, Durability, Log, LogDirectory, LogError,
     LookupError, Origin, ReadPlan, TimestampOffset, TimestampPlan, TopicConfig, TopicId, lock,
-    now_ms, validate,
+    validate,
 };
 
 /// Retention may take the segment away that a timestamp is looked for in, hardly several in a row.

@@ -183,13 +183,7 @@ pub(crate) fn values(
         Metric::DiskUsed => {
             for directory in facts.directories.iter().filter(|_| is_wanted("", "")) {
                 let place = format!("broker {} {}", directory.broker, directory.path);
-                let used = match (directory.total_bytes, directory.usable_bytes) {
-                    (Some(total), Some(usable)) if total > 0 => {
-                        Some(total.saturating_sub(usable) as f64 / total as f64)
-                    }
-                    _ => None,
-                };
-                values.push((Target { place, ..Target::new("", "") }, used));
+                values.push((Target { place, ..Target::new("", "") }, directory.used_share()));
             }
         }
         Metric::SilentSeconds => values.push((Target::new("", ""), Some(0.0))),

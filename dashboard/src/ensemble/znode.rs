@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use elkfk_base::errors::in_one_line;
 use elkfk_coordinator_client::{Acl, Client, Config, Error, Stat};
 use serde_json::{Value, json};
 
@@ -66,13 +67,6 @@ async fn session(shared: &Shared) -> Result<Client, Problem> {
         Client::connect(config).await.map_err(|error| Problem::away(in_one_line(&error)))?;
     *held = Some(client.clone());
     Ok(client)
-}
-
-fn in_one_line(error: &Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
 }
 
 fn data_json(path: &str, data: &[u8]) -> Value {

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use elkfk_base::errors::in_one_line;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{self, HeaderName, HeaderValue};
@@ -80,7 +81,8 @@ impl HttpClient {
         }
         let request = request.body(Parts(body.into())).map_err(|error| error.to_string())?;
         let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| chain(&error))?;
+            let response =
+                self.client.request(request).await.map_err(|error| in_one_line(&error))?;
             let status = response.status().as_u16();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
                 .collect()
@@ -93,18 +95,6 @@ impl HttpClient {
             Err(_) => Err(format!("no answer within {} s", self.timeout.as_secs_f64())),
         }
     }
-}
-
-/// The error and its causes in one sentence.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 async fn compress(parts: Vec<Bytes>, level: u32) -> Result<Bytes, String> {
