@@ -1,5 +1,6 @@
 //! What the tests of the whole path share: the ancestors as child processes, and our own binary.
 
+pub mod boxes;
 pub mod line;
 pub mod peers;
 pub mod process;
@@ -50,4 +51,18 @@ pub fn gen_logs(test: &str, kind: &str, count: usize, seed: u64) -> Option<Vec<u
         .expect("run the log generator with python3");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some(output.stdout)
+}
+
+/// Where the tests of the page are, if a browser and what drives it are here; else `test` is reported as
+/// skipped.
+pub fn browser_tests(test: &str) -> Option<PathBuf> {
+    let tests = workspace().join("dashboard/tests");
+    let has_browser = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
+        .iter()
+        .any(|path| std::fs::exists(path).unwrap_or(false));
+    let is_here = has_browser && tests.join("node_modules/playwright-core").exists();
+    if !is_here {
+        peers::skip(test, "chromium or playwright-core");
+    }
+    is_here.then_some(tests)
 }

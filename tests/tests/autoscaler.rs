@@ -12,6 +12,7 @@ use elkfk_autoscaler::ladder::{Action, Alarm, Decision, Rule, Verdict};
 use elkfk_autoscaler::shell::{DECISIONS_TOPIC, Decisions};
 use elkfk_autoscaler::{Event, Mode, Parameters, Settings};
 use elkfk_broker_client::{Client, NewTopic};
+use elkfk_tests::boxes::Boxes;
 use elkfk_tests::line::TestDir;
 use elkfk_tests::peers::{self, Peer};
 use elkfk_tests::process::{Process, elkfk};
@@ -62,42 +63,27 @@ fn quick(mode: Mode) -> Parameters {
 
 /// A broker of ours on a coordinator of ours.
 struct Ours {
-    coordinator: elkfk_coordinator::Running,
-    broker: elkfk_broker::Running,
+    boxes: Boxes,
     dir: TestDir,
 }
 
 impl Ours {
     async fn start() -> Self {
         let dir = TestDir::new();
-        let mut config = elkfk_coordinator::Config::embedded(dir.path().join("coordinator"));
-        config.listen = ([127, 0, 0, 1], 0).into();
-        let coordinator = elkfk_coordinator::start(config).await.unwrap();
-        let (data, zookeeper) = (dir.path().join("broker"), coordinator.local_addr().to_string());
-        let pairs = [
-            ("broker.id", "1"),
-            ("listeners", "PLAINTEXT://127.0.0.1:0"),
-            ("log.dirs", data.to_str().unwrap()),
-            ("zookeeper.connect", &zookeeper),
-            ("group.initial.rebalance.delay.ms", "0"),
-            ("offsets.topic.num.partitions", "1"),
-        ];
-        let config = elkfk_broker::Config::from_pairs(pairs).unwrap();
-        let broker = elkfk_broker::start(config).await.unwrap();
-        Self { coordinator, broker, dir }
+        let boxes = Boxes::start(&dir.path(), &[]).await;
+        Self { boxes, dir }
     }
 
     fn bootstrap(&self) -> String {
-        self.broker.local_addr().to_string()
+        self.boxes.bootstrap()
     }
 
     fn zookeeper(&self) -> String {
-        self.coordinator.local_addr().to_string()
+        self.boxes.zookeeper()
     }
 
     async fn stop(self) {
-        self.broker.stop().await;
-        self.coordinator.stop().await;
+        self.boxes.stop().await;
     }
 }
 

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use elkfk_broker_client::{Client, NewTopic, TopicPartition};
+use elkfk_tests::boxes::Boxes;
 use elkfk_tests::line::{Index, TestDir};
 use elkfk_tests::peers::{self, Peer};
 use elkfk_tests::process::{Process, elkfk};
@@ -24,36 +25,8 @@ const RECORDS: i64 = 100;
 const COMMITTED: [(i32, i64); 2] = [(0, 10), (1, 20)];
 const LONG: Duration = Duration::from_secs(60);
 
-/// A coordinator and a broker in this process.
-struct Pair {
-    coordinator: elkfk_coordinator::Running,
-    broker: elkfk_broker::Running,
-}
-
-impl Pair {
-    async fn start(dir: &Path) -> Self {
-        let mut config = elkfk_coordinator::Config::embedded(dir.join("coordinator"));
-        config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let coordinator = elkfk_coordinator::start(config).await.unwrap();
-        let data = dir.join("broker").display().to_string();
-        let zookeeper = coordinator.local_addr().to_string();
-        let pairs = [
-            ("broker.id", "7"),
-            ("listeners", "PLAINTEXT://127.0.0.1:0"),
-            ("log.dirs", data.as_str()),
-            ("zookeeper.connect", zookeeper.as_str()),
-            ("group.initial.rebalance.delay.ms", "0"),
-            ("offsets.topic.num.partitions", "4"),
-        ];
-        let config = elkfk_broker::Config::from_pairs(pairs).unwrap();
-        Self { coordinator, broker: elkfk_broker::start(config).await.unwrap() }
-    }
-
-    async fn stop(self) {
-        self.broker.stop().await;
-        self.coordinator.stop().await;
-    }
-}
+/// Its number shows on the page.
+const BROKER: [(&str, &str); 2] = [("broker.id", "7"), ("offsets.topic.num.partitions", "4")];
 
 /// A dashboard in this process, and its answers.
 struct Page {
@@ -178,7 +151,7 @@ async fn committed(client: &Client) -> Vec<(i32, i64)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_pages_are_answered_on_our_boxes() {
     let dir = TestDir::new();
-    let pair = Pair::start(&dir.path()).await;
+    let pair = Boxes::start(&dir.path(), &BROKER).await;
     let (bootstrap, zookeeper) =
         (pair.broker.local_addr().to_string(), pair.coordinator.local_addr().to_string());
     walk(&bootstrap, &zookeeper, &dir.path()).await;
@@ -528,7 +501,7 @@ fn alerts(page: &Page) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_history_outlives_a_stop_and_a_kill() {
     let dir = TestDir::new();
-    let pair = Pair::start(&dir.path()).await;
+    let pair = Boxes::start(&dir.path(), &BROKER).await;
     let bootstrap = pair.broker.local_addr().to_string();
     fill(&bootstrap).await;
     let path = format!("/api/v1/lag/history?group={GROUP}&topic={TOPIC}");
@@ -592,7 +565,7 @@ async fn the_history_outlives_a_stop_and_a_kill() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_history_outlives_a_kill_of_the_process() {
     let dir = TestDir::new();
-    let pair = Pair::start(&dir.path()).await;
+    let pair = Boxes::start(&dir.path(), &BROKER).await;
     let bootstrap = pair.broker.local_addr().to_string();
     fill(&bootstrap).await;
     let data = dir.path().join("data").display().to_string();
@@ -645,7 +618,7 @@ async fn the_history_outlives_a_kill_of_the_process() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_cannot_be_used_does_not_stop_the_page() {
     let dir = TestDir::new();
-    let pair = Pair::start(&dir.path()).await;
+    let pair = Boxes::start(&dir.path(), &BROKER).await;
     let bootstrap = pair.broker.local_addr().to_string();
     fill(&bootstrap).await;
     let file = dir.path().join("file");

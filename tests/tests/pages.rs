@@ -4,19 +4,12 @@
 use std::fs;
 use std::process::Command;
 
-use elkfk_tests::{peers, workspace};
+use elkfk_tests::browser_tests;
 
 #[test]
 fn every_view_works_in_a_browser() {
     let test = "every_view_works_in_a_browser";
-    let tests = workspace().join("dashboard/tests");
-    let has_browser = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
-        .iter()
-        .any(|path| fs::exists(path).unwrap_or(false));
-    if !has_browser || !tests.join("node_modules/playwright-core").exists() {
-        peers::skip(test, "chromium or playwright-core");
-        return;
-    }
+    let Some(tests) = browser_tests(test) else { return };
     let mut node = Command::new("node");
     node.arg(tests.join("pages.mjs"));
     if let Some(folder) = std::env::var_os("ELKFK_SCREENSHOTS") {

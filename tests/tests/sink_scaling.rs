@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use elkfk_broker_client::{Client, GroupDescription, Member, NewTopic};
+use elkfk_tests::boxes::Boxes;
 use elkfk_tests::line::TestDir;
 use elkfk_tests::peers::{self, Peer};
 use elkfk_tests::process::{Process, elkfk};
@@ -37,20 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_record_once_while_threads_come_and_go() {
     let dir = TestDir::new();
-    let mut config = elkfk_coordinator::Config::embedded(dir.path().join("coordinator"));
-    config.listen = ([127, 0, 0, 1], 0).into();
-    let coordinator = elkfk_coordinator::start(config).await.unwrap();
-    let (data, zookeeper) = (dir.path().join("broker"), coordinator.local_addr().to_string());
-    let pairs = [
-        ("broker.id", "1"),
-        ("listeners", "PLAINTEXT://127.0.0.1:0"),
-        ("log.dirs", data.to_str().unwrap()),
-        ("zookeeper.connect", &zookeeper),
-        ("group.initial.rebalance.delay.ms", "0"),
-        ("offsets.topic.num.partitions", "1"),
-    ];
-    let config = elkfk_broker::Config::from_pairs(pairs).unwrap();
-    let broker = elkfk_broker::start(config).await.unwrap();
+    let boxes = Boxes::start(&dir.path(), &[]).await;
     let store = elkfk_store::start(elkfk_store::Config {
         listen: ([127, 0, 0, 1], 0).into(),
         data_dir: dir.path().join("store"),
@@ -58,13 +46,12 @@ async fn every_record_once_while_threads_come_and_go() {
     });
     let store = store.await.unwrap();
 
-    let bootstrap = broker.local_addr().to_string();
+    let bootstrap = boxes.bootstrap();
     let elasticsearch = store.local_addr().to_string();
     scale(&dir.path(), &bootstrap, &elasticsearch).await;
 
     store.stop().await;
-    broker.stop().await;
-    coordinator.stop().await;
+    boxes.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use elkfk_tests::line::{TestDir, Up};
-use elkfk_tests::{gen_logs, peers, workspace};
+use elkfk_tests::{browser_tests, gen_logs};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -128,14 +128,7 @@ fn it_stops_in_the_order_of_the_data_under_load_too() {
 fn a_person_can_use_the_page() {
     let _alone = alone();
     let test = "a_person_can_use_the_page";
-    let tests = workspace().join("dashboard/tests");
-    let has_browser = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
-        .iter()
-        .any(|path| fs::exists(path).unwrap_or(false));
-    if !has_browser || !tests.join("node_modules/playwright-core").exists() {
-        peers::skip(test, "chromium or playwright-core");
-        return;
-    }
+    let Some(tests) = browser_tests(test) else { return };
     let dir = TestDir::new();
     fs::create_dir(dir.path().join("log")).unwrap();
     let log = |name: &str| dir.path().join("log").join(name);

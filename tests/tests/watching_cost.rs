@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use elkfk_broker_client::{Client, Config, NewTopic, TopicPartition};
+use elkfk_tests::boxes::Boxes;
 use elkfk_tests::line::{Index, TestDir};
 use elkfk_tests::process::{Process, elkfk};
 use rdkafka::config::ClientConfig;
@@ -19,18 +20,8 @@ const WATCHED: Duration = Duration::from_secs(20);
 #[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_partitions_cost_three_hundredths_of_a_core() {
     let dir = TestDir::new();
-    let mut coordinator = elkfk_coordinator::Config::embedded(dir.path().join("coordinator"));
-    coordinator.listen = ([127, 0, 0, 1], 0).into();
-    let coordinator = elkfk_coordinator::start(coordinator).await.unwrap();
-    let config = elkfk_broker::Config::from_pairs([
-        ("broker.id", "1"),
-        ("listeners", "PLAINTEXT://127.0.0.1:0"),
-        ("log.dirs", &dir.path().join("broker").display().to_string()),
-        ("zookeeper.connect", &coordinator.local_addr().to_string()),
-        ("offsets.topic.num.partitions", "4"),
-    ]);
-    let broker = elkfk_broker::start(config.unwrap()).await.unwrap();
-    let bootstrap = broker.local_addr().to_string();
+    let boxes = Boxes::start(&dir.path(), &[("offsets.topic.num.partitions", "4")]).await;
+    let bootstrap = boxes.bootstrap();
     let client = Client::new(Config::to(&bootstrap));
     for n in 0..GROUPS {
         let topic = NewTopic {
@@ -75,8 +66,7 @@ async fn two_thousand_partitions_cost_three_hundredths_of_a_core() {
     assert!(share < 0.03, "{:.1} % of a core", share * 100.0);
     assert!(peak < 60.0, "{peak:.0} MB");
     drop(page);
-    broker.stop().await;
-    coordinator.stop().await;
+    boxes.stop().await;
 }
 
 fn produce(bootstrap: &str) {

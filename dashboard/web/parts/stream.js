@@ -19,8 +19,6 @@ export function useStream(isPaused) {
       source = new EventSource("/api/v1/stream");
       source.onopen = () => setStream((old) => ({ ...old, state: "open", opened: old.opened + 1 }));
       source.addEventListener("snapshot", take);
-      // The name that it had first.
-      source.addEventListener("lag", take);
       source.onerror = () => {
         setStream((old) => ({ ...old, state: "lost" }));
         // A closed source (an error page in the place of the stream) never comes back by itself.
