@@ -8,6 +8,7 @@
 
 mod config;
 mod consensus;
+mod import;
 mod machine;
 mod metrics;
 mod recovery;
@@ -18,6 +19,8 @@ mod tree;
 mod wal;
 
 pub use config::Config;
+pub use elkfk_wire::jute::Zxid;
+pub use import::{ImportConfig, ImportError, Imported, import};
 pub use server::{PlaceError, Running, StartError, start};
 pub use snapshots::SnapshotError;
 pub use tree::ImageError;

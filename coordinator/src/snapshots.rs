@@ -30,7 +30,7 @@ pub enum SnapshotError {
     Image { name: String, source: ImageError },
 }
 
-fn name(index: u64) -> String {
+pub(crate) fn name(index: u64) -> String {
     format!("snapshot-{index:016x}")
 }
 

@@ -8,6 +8,17 @@ use super::{Machine, Session};
 use crate::tree::{ImageError, Tree};
 
 impl Machine {
+    /// The state another program had, as if one entry of the log had made it.
+    pub(crate) fn imported(
+        tree: Tree,
+        sessions: BTreeMap<SessionId, Session>,
+        zxid: Zxid,
+        term: u64,
+        index: u64,
+    ) -> Self {
+        Self { tree, sessions, zxid, term, index, ..Self::new() }
+    }
+
     /// Starts an image of this moment and returns its first piece; the tree has the others
     /// ([`Tree::next_image_piece`]).
     pub(crate) fn start_image(&mut self) -> Vec<u8> {

@@ -237,7 +237,7 @@ fn open(config: &Config) -> Result<(Vec<DataDirectory>, Recovered<Directory>), S
     Ok((directories, recovered))
 }
 
-fn claim(path: &Path) -> Result<DataDirectory, StartError> {
+pub(crate) fn claim(path: &Path) -> Result<DataDirectory, DirectoryError> {
     let directory = DataDirectory::open(path, FORMAT_VERSION)?;
     // Or a power cut could take the folder away with all that was made durable in it. What is above
     // need not be readable for us; where it is not, it was made before.

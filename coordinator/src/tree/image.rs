@@ -11,7 +11,7 @@ use elkfk_wire::jute::{
     Acl, DecodeError, Reader, SessionId, Zxid, put_buffer, put_i32, put_i64, put_string,
 };
 
-use super::{Node, NodeId, Tree};
+use super::{Node, NodeId, SharedAcl, Tree};
 
 /// Why bytes are no image of a tree.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,25 @@ pub enum ImageError {
         "image holds {found} znodes with digest {found_digest:016x}, it was written with {written} and {written_digest:016x}"
     )]
     Digest { found: usize, found_digest: u64, written: usize, written_digest: u64 },
+}
+
+/// A znode by itself, for [`Tree::assemble`].
+#[derive(Debug)]
+pub(crate) struct PlainNode {
+    /// Its parent's place in the list; the root's is its own.
+    pub(crate) parent: usize,
+    pub(crate) name: String,
+    pub(crate) data: Option<Box<[u8]>>,
+    pub(crate) acl: SharedAcl,
+    pub(crate) czxid: Zxid,
+    pub(crate) mzxid: Zxid,
+    pub(crate) pzxid: Zxid,
+    pub(crate) ctime_ms: i64,
+    pub(crate) mtime_ms: i64,
+    pub(crate) version: i32,
+    pub(crate) creations: i32,
+    pub(crate) aversion: i32,
+    pub(crate) owner: SessionId,
 }
 
 /// An image being written.
@@ -120,6 +139,35 @@ impl Tree {
 
     pub(crate) fn abandon_image(&mut self) {
         self.image = None;
+    }
+
+    /// A tree made whole of znodes that were read elsewhere, the root first, each after its parent.
+    pub(crate) fn assemble(nodes: Vec<PlainNode>) -> Result<Self, ImageError> {
+        let mut tree = Self::empty();
+        for (id, node) in nodes.into_iter().enumerate() {
+            let acl = tree.share(node.acl.to_vec());
+            let node = Node {
+                name: node.name.into(),
+                parent: node.parent as NodeId,
+                data: node.data,
+                acl,
+                czxid: node.czxid,
+                mzxid: node.mzxid,
+                pzxid: node.pzxid,
+                ctime_ms: node.ctime_ms,
+                mtime_ms: node.mtime_ms,
+                version: node.version,
+                creations: node.creations,
+                aversion: node.aversion,
+                owner: node.owner,
+                children: BTreeMap::new(),
+                path_hash: 0,
+                hash: 0,
+            };
+            tree.place(id as NodeId, node);
+        }
+        tree.link_all().map_err(ImageError::NoTree)?;
+        Ok(tree)
     }
 
     /// The tree of an image, all pieces one after another.

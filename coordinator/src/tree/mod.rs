@@ -15,6 +15,7 @@ use elkfk_wire::jute::{Acl, SessionId, Stat, Zxid};
 pub(crate) use acl::{Identity, digest_id, fix_acl, is_permitted, mask_digests};
 pub use image::ImageError;
 use image::ImageWriter;
+pub(crate) use image::PlainNode;
 
 /// Place of a znode in the table of them; stays its own as long as it lives.
 pub(crate) type NodeId = u32;

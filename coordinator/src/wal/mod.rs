@@ -349,6 +349,11 @@ impl<D: Disk> Wal<D> {
     }
 }
 
+/// Starts the log of a snapshot that was made without one.
+pub(crate) fn start_after(mut disk: impl Disk, snapshot_index: u64) -> io::Result<()> {
+    disk.create(&segment_name(1, snapshot_index + 1))
+}
+
 fn full_or_failed(error: io::Error) -> AppendError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::Full(error),
