@@ -27,6 +27,26 @@ pub(crate) struct Command<'a> {
     pub(crate) action: Action<'a>,
 }
 
+/// What of the proposer's configuration has a say in how a request is decided. It is in the log, for
+/// every server must decide alike, whatever its own configuration says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// Znodes with a time to live may be made (`extendedTypesEnabled`).
+    pub(crate) extended_types: bool,
+    /// Hard limits of quotas refuse (`enforceQuota`).
+    pub(crate) enforce_quota: bool,
+}
+
+impl Rules {
+    fn bits(self) -> u8 {
+        u8::from(self.extended_types) | u8::from(self.enforce_quota) << 1
+    }
+
+    fn from_bits(bits: u8) -> Self {
+        Self { extended_types: bits & 1 != 0, enforce_quota: bits & 2 != 0 }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action<'a> {
     /// What session passwords are made with. The first one holds, for ever.
@@ -40,12 +60,13 @@ pub(crate) enum Action<'a> {
     Request {
         /// Where the client was connected when it asked.
         server: u64,
+        rules: Rules,
         identities: Vec<Identity<'a>>,
         op: i32,
         /// The record of the request, as it came.
         body: Cow<'a, [u8]>,
     },
-    /// Of a container that was found empty.
+    /// Of a container that was found empty, or a znode whose time to live was over.
     DeleteContainer { path: Cow<'a, str> },
 }
 
@@ -59,7 +80,9 @@ impl<'a> Command<'a> {
             Action::CreateSession { .. } => 2,
             Action::MoveSession { .. } => 3,
             Action::CloseSession { .. } => 4,
-            Action::Request { .. } => 5,
+            // As logs had it before there were rules.
+            Action::Request { rules, .. } if *rules == Rules::default() => 5,
+            Action::Request { .. } => 7,
             Action::DeleteContainer { .. } => 6,
         };
         out.extend([FORMAT, tag]);
@@ -75,7 +98,10 @@ impl<'a> Command<'a> {
             }
             Action::MoveSession { server } => put_i64(&mut out, *server as i64),
             Action::CloseSession { is_expiry } => out.push(u8::from(*is_expiry)),
-            Action::Request { server, identities, op, body } => {
+            Action::Request { server, rules, identities, op, body } => {
+                if *rules != Rules::default() {
+                    out.push(rules.bits());
+                }
                 put_i64(&mut out, *server as i64);
                 put_i32(&mut out, identities.len() as i32);
                 for identity in identities {
@@ -111,7 +137,8 @@ impl<'a> Command<'a> {
             2 => Action::CreateSession { timeout_ms: reader.i32()?, server: reader.i64()? as u64 },
             3 => Action::MoveSession { server: reader.i64()? as u64 },
             4 => Action::CloseSession { is_expiry: reader.bool()? },
-            5 => Action::Request {
+            5 | 7 => Action::Request {
+                rules: if *tag == 7 { Rules::from_bits(reader.u8()?) } else { Rules::default() },
                 server: reader.i64()? as u64,
                 identities: reader
                     .vector(8, |reader| {
@@ -147,17 +174,18 @@ mod tests {
             any::<u64>().prop_map(|server| Action::MoveSession { server }),
             any::<bool>().prop_map(|is_expiry| Action::CloseSession { is_expiry }),
             (
-                any::<u64>(),
+                any::<(u64, bool, bool)>(),
                 proptest::collection::vec(identity, 0..3),
                 any::<i32>(),
                 any::<Vec<u8>>()
             )
-                .prop_map(|(server, identities, op, body)| Action::Request {
-                    server,
-                    identities,
-                    op,
-                    body: body.into()
-                }),
+                .prop_map(
+                    |((server, extended_types, enforce_quota), identities, op, body)| {
+                        let rules = Rules { extended_types, enforce_quota };
+                        let body = body.into();
+                        Action::Request { server, rules, identities, op, body }
+                    }
+                ),
             "[a-z/]{0,9}".prop_map(|path| Action::DeleteContainer { path: path.into() }),
         ]
     }
@@ -175,7 +203,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_do_harm(bytes in any::<Vec<u8>>(), tag in 0u8..8) {
+        fn no_bytes_do_harm(bytes in any::<Vec<u8>>(), tag in 0u8..9) {
             let _ = Command::decode(&bytes);
             let _ = Command::decode(&[&[FORMAT, tag], &bytes[..]].concat());
         }

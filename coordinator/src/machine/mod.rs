@@ -14,9 +14,9 @@ use elkfk_wire::jute::{ErrorCode, EventKind, OpCode, Reader, Request, Response, 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-pub(crate) use command::{Action, Command, Origin};
+pub(crate) use command::{Action, Command, Origin, Rules};
 
-use crate::tree::{Change, Identity, Tree};
+use crate::tree::{Change, Identity, SharedAcl, Tree};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Session {
@@ -41,6 +41,8 @@ pub(crate) struct Machine {
 pub(crate) struct Event {
     pub(crate) kind: EventKind,
     pub(crate) path: String,
+    /// Of the znode, when it happened.
+    pub(crate) acl: SharedAcl,
 }
 
 /// What an entry has done.
@@ -180,15 +182,18 @@ impl Machine {
             Action::DeleteContainer { path } => {
                 let change = Change { zxid: self.next_zxid(), time_ms: command.time_ms };
                 let request = Request::DeleteContainer { path: path.clone() };
-                let _ = self.write(change, session, &[], &request, &mut applied.events);
+                let rules = Rules::default();
+                let _ = self.write(change, session, rules, &[], &request, &mut applied.events);
             }
-            Action::Request { server, identities, op, body } => {
+            Action::Request { server, rules, identities, op, body } => {
+                let rules = *rules;
                 let change = Change { zxid: self.next_zxid(), time_ms: command.time_ms };
                 let answer = match self.sessions.get(&session) {
                     None => Err(ErrorCode::SessionExpired),
                     Some(known) if known.server != *server => Err(ErrorCode::SessionMoved),
                     Some(_) => {
-                        self.request(change, session, identities, *op, body, &mut applied.events)
+                        let events = &mut applied.events;
+                        self.request(change, session, rules, identities, *op, body, events)
                     }
                 };
                 applied.answer = Answer::Request(answer);
@@ -196,10 +201,12 @@ impl Machine {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "all of one command, taken apart")]
     fn request(
         &mut self,
         change: Change,
         session: SessionId,
+        rules: Rules,
         identities: &[Identity<'_>],
         op: i32,
         body: &[u8],
@@ -208,15 +215,14 @@ impl Machine {
         let op = OpCode::from_code(op).ok_or(ErrorCode::Unimplemented)?;
         let request =
             Request::decode(op, &mut Reader::new(body)).map_err(|_| ErrorCode::MarshallingError)?;
-        self.write(change, session, identities, &request, events)
+        self.write(change, session, rules, identities, &request, events)
     }
 
     fn delete_ephemerals(&mut self, change: Change, session: SessionId, events: &mut Vec<Event>) {
         let mut undo = Vec::new();
         for path in self.tree.ephemerals(session) {
             if let Some(id) = self.tree.find(&path) {
-                self.tree.delete(change, id, &mut undo);
-                write::push_deletion(path, events);
+                write::delete_znode(&mut self.tree, change, id, path, events, &mut undo);
             }
         }
     }

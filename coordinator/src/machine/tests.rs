@@ -6,13 +6,15 @@ use super::*;
 struct Bench {
     machine: Machine,
     events: Vec<(EventKind, String)>,
+    rules: Rules,
 }
 
 const SESSION: SessionId = SessionId(0x77);
 
 impl Bench {
     fn new() -> Self {
-        let mut bench = Self { machine: Machine::new(), events: Vec::new() };
+        let mut bench =
+            Self { machine: Machine::new(), events: Vec::new(), rules: Rules::default() };
         bench.apply(1, &[]);
         bench.command(SESSION, Action::Secret([7; 32]));
         bench.command(SESSION, Action::CreateSession { timeout_ms: 4000, server: 1 });
@@ -43,8 +45,9 @@ impl Bench {
         let mut body = Vec::new();
         request.encode(&mut body);
         let op = request.op().code();
-        let identities = Vec::new();
-        match self.command(session, Action::Request { server, identities, op, body: body.into() }) {
+        let (identities, rules) = (Vec::new(), self.rules);
+        let action = Action::Request { server, rules, identities, op, body: body.into() };
+        match self.command(session, action) {
             Answer::Request(answer) => answer,
             other => panic!("{other:?}"),
         }

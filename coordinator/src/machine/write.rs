@@ -7,7 +7,7 @@ use elkfk_wire::jute::{
     create_flags, parent_and_name, perms,
 };
 
-use super::{Event, Machine};
+use super::{Event, Machine, Rules};
 use crate::tree::{
     CONTAINER_OWNER, Change, Identity, NewNode, Node, NodeId, Tree, Undo, fix_acl, is_permitted,
 };
@@ -16,6 +16,7 @@ use crate::tree::{
 struct Asked<'a> {
     change: Change,
     session: SessionId,
+    rules: Rules,
     identities: &'a [Identity<'a>],
 }
 
@@ -25,11 +26,12 @@ impl Machine {
         &mut self,
         change: Change,
         session: SessionId,
+        rules: Rules,
         identities: &[Identity<'_>],
         request: &Request<'_>,
         events: &mut Vec<Event>,
     ) -> Result<Response<'static>, ErrorCode> {
-        let asked = Asked { change, session, identities };
+        let asked = Asked { change, session, rules, identities };
         let mut undo = Vec::new();
         match request {
             Request::Multi(requests) => {
@@ -98,7 +100,8 @@ fn write_one(
             permit(tree.node(id), perms::WRITE, asked)?;
             match_version(tree.node(id).version, *version)?;
             tree.set_data(asked.change, id, data.as_deref(), undo);
-            events.push(Event { kind: EventKind::DataChanged, path: path.clone().into_owned() });
+            let (path, acl) = (path.clone().into_owned(), tree.node(id).acl.clone());
+            events.push(Event { kind: EventKind::DataChanged, path, acl });
             Ok(Response::Stat(tree.node(id).stat()))
         }
         Request::SetAcl { path, acl, version } => {
@@ -165,8 +168,10 @@ fn create(
     let name = &path[slash + 1..];
     let new = NewNode { name, data: data.as_deref(), acl, owner };
     let id = tree.create(asked.change, parent, new, undo);
-    events.push(Event { kind: EventKind::Created, path: path.clone().into_owned() });
-    events.push(Event { kind: EventKind::ChildrenChanged, path: parent_path(&path) });
+    let acl = tree.node(id).acl.clone();
+    events.push(Event { kind: EventKind::Created, path: path.clone().into_owned(), acl });
+    let acl = tree.node(parent).acl.clone();
+    events.push(Event { kind: EventKind::ChildrenChanged, path: parent_path(&path), acl });
     let path = Cow::Owned(path.into_owned());
     Ok(match kind {
         CreateKind::Create => Response::Path(path),
@@ -185,16 +190,25 @@ fn delete(
     if !tree.node(id).children.is_empty() {
         return Err(ErrorCode::NotEmpty);
     }
-    tree.delete(asked.change, id, undo);
-    push_deletion(path.to_owned(), events);
+    delete_znode(tree, asked.change, id, path.to_owned(), events, undo);
     Ok(Response::Empty)
 }
 
-/// The events of a deletion: those of the znode, then those of its parent.
-pub(super) fn push_deletion(path: String, events: &mut Vec<Event>) {
+/// Deletes a znode without children; its events come before those of its parent.
+pub(super) fn delete_znode(
+    tree: &mut Tree,
+    change: Change,
+    id: NodeId,
+    path: String,
+    events: &mut Vec<Event>,
+    undo: &mut Vec<Undo>,
+) {
+    let node = tree.node(id);
+    let (acl, above) = (node.acl.clone(), tree.node(node.parent).acl.clone());
+    tree.delete(change, id, undo);
     let parent = parent_path(&path);
-    events.push(Event { kind: EventKind::Deleted, path });
-    events.push(Event { kind: EventKind::ChildrenChanged, path: parent });
+    events.push(Event { kind: EventKind::Deleted, path, acl });
+    events.push(Event { kind: EventKind::ChildrenChanged, path: parent, acl: above });
 }
 
 fn parent_path(path: &str) -> String {

@@ -24,8 +24,9 @@ pub use place::PlaceError;
 pub(crate) use words::WORDS;
 
 use crate::config::Config;
+use crate::machine::Rules;
 use crate::recovery::{Recovered, RecoveryError, recover};
-use crate::service::{Now, Service, Settings};
+use crate::service::{Now, Service, Settings, WATCH_BYTES_MAX};
 use crate::snapshots::SnapshotError;
 use crate::wal::disk::{Directory, Disk};
 use crate::wal::{SEGMENT_BYTES, WalError};
@@ -143,6 +144,9 @@ async fn serve_recovered<D: Disk>(
         session_timeout_ms_min: millis(config.session_timeout_min()),
         session_timeout_ms_max: millis(config.session_timeout_max()),
         frame_bytes_max: config.frame_bytes_max,
+        rules: Rules::default(),
+        super_digest: None,
+        watch_bytes_max: WATCH_BYTES_MAX,
     };
     let wall = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let now = Now { steady_ms: 1, wall_ms: wall.as_millis() as i64 };

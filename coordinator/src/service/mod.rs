@@ -24,9 +24,9 @@ use elkfk_wire::jute::{
 use tracing::{debug, info, warn};
 
 pub(crate) use report::VERSION;
-pub(crate) use watches::ConnectionId;
+pub(crate) use watches::{BYTES_MAX as WATCH_BYTES_MAX, ConnectionId};
 
-use crate::machine::{Action, Answer, Command, Machine, Origin};
+use crate::machine::{Action, Answer, Command, Machine, Origin, Rules};
 use crate::metrics;
 use crate::tree::{Identity, digest_id};
 use crate::wal::LogEntry;
@@ -41,6 +41,11 @@ pub(crate) struct Settings {
     pub(crate) session_timeout_ms_min: i32,
     pub(crate) session_timeout_ms_max: i32,
     pub(crate) frame_bytes_max: usize,
+    pub(crate) rules: Rules,
+    /// `super:digest` of whom no ACL stops (`zookeeper.DigestAuthenticationProvider.superDigest`).
+    pub(crate) super_digest: Option<String>,
+    /// What watches may take of memory, those of all clients together ([`WATCH_BYTES_MAX`]).
+    pub(crate) watch_bytes_max: usize,
 }
 
 /// The time, as the shell sees it.
@@ -400,6 +405,7 @@ impl Service {
         } else {
             Action::Request {
                 server: self.settings.server,
+                rules: self.settings.rules,
                 identities: connection.identities.clone(),
                 op: header.op,
                 body: Cow::Borrowed(body),

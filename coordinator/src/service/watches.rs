@@ -8,6 +8,9 @@ use elkfk_wire::jute::EventKind;
 
 pub(crate) type ConnectionId = u64;
 
+/// What the watches of all clients together may take, as a default: a million of them or more.
+pub(crate) const BYTES_MAX: usize = 256 << 20;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum WatchKind {
     /// Set by getData and exists.

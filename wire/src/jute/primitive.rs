@@ -57,8 +57,13 @@ impl<'a> Reader<'a> {
         Ok(i64::from_be_bytes(self.array()?))
     }
 
+    pub fn u8(&mut self) -> Result<u8, DecodeError> {
+        let [byte] = self.array()?;
+        Ok(byte)
+    }
+
     pub fn bool(&mut self) -> Result<bool, DecodeError> {
-        Ok(self.array::<1>()? != [0])
+        Ok(self.u8()? != 0)
     }
 
     /// `None` is Java's null, which ZooKeeper keeps apart from the empty buffer.

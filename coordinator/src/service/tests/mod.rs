@@ -11,6 +11,9 @@ const SETTINGS: Settings = Settings {
     session_timeout_ms_min: 400,
     session_timeout_ms_max: 4000,
     frame_bytes_max: 1 << 20,
+    rules: Rules { extended_types: false, enforce_quota: false },
+    super_digest: None,
+    watch_bytes_max: WATCH_BYTES_MAX,
 };
 
 /// A service whose log takes everything at once.
