@@ -109,6 +109,7 @@ impl ProducerContext for Context {
             ticket: Ticket(ticket),
             bytes: message.payload_len(),
             partition: message.partition(),
+            at_ms: elkfk_base::now_ms() as u64,
             result,
         };
         self.0.lock(&self.0.acks).push(ack);

@@ -2,8 +2,10 @@
 
 use std::sync::LazyLock;
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge};
-use prometheus::{register_int_counter, register_int_counter_vec, register_int_gauge};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{
+    register_histogram, register_int_counter, register_int_counter_vec, register_int_gauge,
+};
 
 macro_rules! counter {
     ($name:ident, $text:literal, $help:literal) => {
@@ -27,6 +29,11 @@ counter!(
 );
 counter!(SENT_BYTES, "elkfk_shipper_sent_bytes_total", "Bytes of those events, uncompressed");
 counter!(ACKED, "elkfk_shipper_acked_events_total", "Events the broker acknowledged");
+counter!(
+    FILE_WAIT_MS,
+    "elkfk_shipper_file_wait_milliseconds_total",
+    "From when lines stood in their file to when they were read, summed over the lines"
+);
 counter!(
     SEND_FAILURES,
     "elkfk_shipper_send_failures_total",
@@ -60,6 +67,16 @@ gauge!(
     "Bytes of events sent and not acknowledged"
 );
 gauge!(KAFKA_UP, "elkfk_shipper_kafka_up", "1 while the cluster answers");
+
+pub(crate) static ACK_SECONDS: LazyLock<Histogram> = LazyLock::new(|| {
+    let buckets =
+        vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+    let options = HistogramOpts::new(
+        "elkfk_shipper_ack_seconds",
+        "From the reading of a line to the broker's acknowledgement of its event",
+    );
+    register_histogram!(options.buckets(buckets)).expect("the name is used once")
+});
 
 pub(crate) static DROPPED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     register_int_counter_vec!(

@@ -106,6 +106,8 @@ pub(crate) struct Ack {
     /// Length of its value.
     pub bytes: usize,
     pub partition: i32,
+    /// When it came, which may be some time before it is taken.
+    pub at_ms: u64,
     pub result: Result<(), Refusal>,
 }
 
@@ -475,6 +477,8 @@ where
     fn take_acks(&mut self, now: Now) {
         let mut acks = std::mem::take(&mut self.acks);
         self.sender.take_acks(&mut acks);
+        // Counted here and added at the end: an atomic for each of a million a second would be felt.
+        let took = (!acks.is_empty()).then(|| metrics::ACK_SECONDS.local());
         for ack in acks.drain(..) {
             let cost = ack.bytes as u64 + EVENT_OVERHEAD_BYTES;
             self.in_flight_bytes = self.in_flight_bytes.saturating_sub(cost);
@@ -488,7 +492,10 @@ where
             match ack.result {
                 Ok(()) => {
                     metrics::ACKED.inc();
-                    source.in_flight.ack(ack.ticket.number());
+                    let ms = source.in_flight.ack(ack.ticket.number(), ack.at_ms);
+                    if let (Some(ms), Some(took)) = (ms, &took) {
+                        took.observe(ms as f64 / 1000.0);
+                    }
                     source.is_dirty = true;
                 }
                 Err(refusal) => {
@@ -511,6 +518,9 @@ where
                     }
                 }
             }
+        }
+        if let Some(took) = took {
+            took.flush();
         }
         self.acks = acks;
         metrics::IN_FLIGHT_BYTES.set(self.in_flight_bytes as i64);

@@ -17,7 +17,7 @@ use crate::metrics;
 use crate::registry::Journal;
 
 use super::copies::Resemblance;
-use super::source::{Source, Why};
+use super::source::{Source, Stood, Why};
 use super::{
     BLOCK_BYTES, EVENT_OVERHEAD_BYTES, Engine, Now, RETRY_INTERVAL, Record, Sender, Ticket,
 };
@@ -339,8 +339,8 @@ where
         };
         let position = harvester.position();
         let overlap = source.tail.len();
-        let end = match self.disk.stat_open(&file) {
-            Ok(stat) => stat.size,
+        let (end, modified_ns) = match self.disk.stat_open(&file) {
+            Ok(stat) => (stat.size, stat.modified_ns),
             Err(error) => return self.on_read_error(now, slot, &error),
         };
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -363,7 +363,16 @@ where
                 Step::Idle
             }
             Ok(length) if length == overlap => Step::Idle,
-            Ok(length) => self.on_bytes(now, slot, &file, &buffer[overlap..length]),
+            Ok(length) => {
+                let step = self.on_bytes(now, slot, &file, &buffer[overlap..length]);
+                let lines = self.outputs.counts.lines;
+                if let Some(source) = &mut self.sources[slot] {
+                    let end = Stood::new(end, modified_ns);
+                    let waited_ms = source.stood.waited_ms(position, end, now.unix_ms);
+                    metrics::FILE_WAIT_MS.inc_by(lines.saturating_mul(waited_ms));
+                }
+                step
+            }
         };
         self.buffer = buffer;
         if let Some(source) = &mut self.sources[slot] {
@@ -645,7 +654,7 @@ where
             }
         };
         let bytes = self.json.len() as u64;
-        let number = source.in_flight.push(event.end);
+        let number = source.in_flight.push(event.end, now.unix_ms);
         let record = Record {
             topic,
             partition,

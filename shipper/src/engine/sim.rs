@@ -251,7 +251,7 @@ impl VirtualKafka {
                 let (bytes, partition) = (value.len(), partition as i32);
                 if cluster.message_bytes.is_some_and(|most| bytes > most) {
                     let result = Err(Refusal::TooLarge("too large".into()));
-                    self.acks.push(Ack { ticket, bytes, partition, result });
+                    self.acks.push(Ack { ticket, bytes, partition, at_ms: 0, result });
                     continue;
                 }
                 let event: serde_json::Value = serde_json::from_slice(&value).expect("an event");
@@ -259,7 +259,8 @@ impl VirtualKafka {
                 let time = event["@timestamp"].as_str().expect("a time");
                 cluster.arrived.push((partition, id, time[..10].to_string(), line));
                 if is_acknowledged {
-                    self.acks.push(Ack { ticket, bytes, partition, result: Ok(()) });
+                    let result = Ok(());
+                    self.acks.push(Ack { ticket, bytes, partition, at_ms: 0, result });
                 }
             }
         }
@@ -269,7 +270,8 @@ impl VirtualKafka {
     fn refuse(&mut self, partition: usize) {
         for (ticket, _, value) in self.queues[partition].drain(..) {
             let (bytes, result) = (value.len(), Err(Refusal::Other("refused".into())));
-            self.acks.push(Ack { ticket, bytes, partition: partition as i32, result });
+            let partition = partition as i32;
+            self.acks.push(Ack { ticket, bytes, partition, at_ms: 0, result });
         }
     }
 

@@ -46,6 +46,7 @@ pub(super) struct Source<F> {
     pub(super) is_at_end: bool,
     /// Size of its file just before that look.
     pub(super) looked_up_to: u64,
+    pub(super) stood: Stood,
     /// Something happened to its file since it was looked at.
     pub(super) has_changed: bool,
     pub(super) is_dirty: bool,
@@ -66,6 +67,28 @@ pub(super) struct Source<F> {
     /// Said once of each file.
     pub(super) was_cut_reported: bool,
     pub(super) was_encoding_reported: bool,
+}
+
+/// How far a file reached at a look, and when it had last been written to: what was there then and is
+/// read block by block has at least that age.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Stood {
+    to: u64,
+    at_ms: u64,
+}
+
+impl Stood {
+    /// How long what stands at `position` has stood there, at least. `end` is the file's as it is now.
+    pub(super) fn waited_ms(&mut self, position: u64, end: Self, now_ms: u64) -> u64 {
+        if position >= self.to || end.to < self.to {
+            *self = end;
+        }
+        now_ms.saturating_sub(self.at_ms)
+    }
+
+    pub(super) fn new(to: u64, modified_ns: u64) -> Self {
+        Self { to, at_ms: modified_ns / 1_000_000 }
+    }
 }
 
 /// A copy of a file that is still being written: not read as long as that one goes on.
@@ -120,6 +143,7 @@ impl<F> Source<F> {
             is_active: false,
             is_at_end: false,
             looked_up_to: 0,
+            stood: Stood::default(),
             has_changed: true,
             is_dirty: false,
             is_renamed: false,
@@ -236,5 +260,23 @@ impl<F> Source<F> {
             is_open: self.file.is_some(),
             last_error: self.last_error.clone(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_block_by_block_has_the_age_of_the_look_that_found_it() {
+        let mut stood = Stood::default();
+        let at = |to, ms: u64| Stood::new(to, ms * 1_000_000);
+        assert_eq!(stood.waited_ms(0, at(100, 5_000), 5_010), 10);
+        // The file grows meanwhile; what is read was there before.
+        assert_eq!(stood.waited_ms(60, at(200, 6_000), 6_000), 1_000);
+        assert_eq!(stood.waited_ms(100, at(300, 7_000), 7_001), 1);
+        // Truncated.
+        assert_eq!(stood.waited_ms(0, at(50, 8_000), 8_002), 2);
+        assert_eq!(stood.waited_ms(50, at(60, 9_000), 8_000), 0, "a clock that was set back");
     }
 }

@@ -9,11 +9,21 @@ use crate::identity::Guard;
 pub(crate) struct InFlight {
     /// Number of the first entry; numbers are never used twice.
     first: u64,
-    /// End of each event, and whether it was acknowledged.
-    entries: VecDeque<(u64, bool)>,
+    entries: VecDeque<Entry>,
     acked: u64,
     /// Guards at ends of blocks beyond `acked`, ascending.
     guards: VecDeque<Guard>,
+}
+
+/// An event that was sent; 16 bytes, for there may be a million of them.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// Where it ends in the file.
+    end: u64,
+    /// When it was read, in milliseconds since 1970 without the upper bits: differences are right up to
+    /// 24 days.
+    read_ms: u32,
+    is_acked: bool,
 }
 
 /// How far a generation is acknowledged.
@@ -48,16 +58,16 @@ impl InFlight {
         self.entries.is_empty()
     }
 
-    /// Number for the event that ends at `end`.
-    pub(crate) fn push(&mut self, end: u64) -> u64 {
-        self.entries.push_back((end, false));
+    /// Number for the event that ends at `end` and was read at `now_ms`.
+    pub(crate) fn push(&mut self, end: u64, now_ms: u64) -> u64 {
+        self.entries.push_back(Entry { end, read_ms: now_ms as u32, is_acked: false });
         self.next_number() - 1
     }
 
     /// Nothing before `end` needs a record of its own.
     pub(crate) fn cover(&mut self, end: u64) {
         match self.entries.back_mut() {
-            Some((last, _)) => *last = (*last).max(end),
+            Some(last) => last.end = last.end.max(end),
             None => self.acked = self.acked.max(end),
         }
     }
@@ -67,16 +77,19 @@ impl InFlight {
         self.guards.push_back(guard);
     }
 
-    /// Takes note of an acknowledgement. Numbers from before a [`InFlight::rewind`] are known no more.
-    pub(crate) fn ack(&mut self, number: u64) {
-        let Some(at) = number.checked_sub(self.first) else { return };
-        let Some(entry) = self.entries.get_mut(at as usize) else { return };
-        entry.1 = true;
-        while let Some((end, true)) = self.entries.front().copied() {
+    /// Takes note of an acknowledgement that came at `now_ms`; answers after how many milliseconds. Numbers
+    /// from before a [`InFlight::rewind`] are known no more.
+    pub(crate) fn ack(&mut self, number: u64, now_ms: u64) -> Option<u64> {
+        let entry = self.entries.get_mut(number.checked_sub(self.first)? as usize)?;
+        entry.is_acked = true;
+        // A clock that was set back makes it negative.
+        let took_ms = (now_ms as u32).wrapping_sub(entry.read_ms) as i32;
+        while let Some(Entry { end, is_acked: true, .. }) = self.entries.front().copied() {
             self.entries.pop_front();
             self.first += 1;
             self.acked = end;
         }
+        Some(took_ms.max(0) as u64)
     }
 
     /// The newest state worth writing down.
@@ -104,25 +117,25 @@ mod tests {
     #[test]
     fn the_position_rests_at_the_first_hole() {
         let mut in_flight = InFlight::starting_at(100, 7);
-        let numbers: Vec<_> = [110, 120, 130].map(|end| in_flight.push(end)).into();
+        let numbers: Vec<_> = [110, 120, 130].map(|end| in_flight.push(end, end)).into();
         in_flight.cover(140);
-        in_flight.ack(numbers[1]);
+        assert_eq!(in_flight.ack(numbers[1], 150), Some(30));
         assert_eq!(in_flight.acked(), 100);
-        in_flight.ack(numbers[0]);
+        assert_eq!(in_flight.ack(numbers[0], 150), Some(40));
         assert_eq!(in_flight.acked(), 120);
-        in_flight.ack(numbers[2]);
+        assert_eq!(in_flight.ack(numbers[2], 100), Some(0), "the clock was set back");
         assert_eq!(in_flight.acked(), 140);
     }
 
     #[test]
     fn answers_to_what_was_forgotten_move_nothing() {
         let mut in_flight = InFlight::starting_at(0, 0);
-        let old = in_flight.push(10);
+        let old = in_flight.push(10, u64::from(u32::MAX));
         assert_eq!(in_flight.rewind(), 0);
-        let new = in_flight.push(10);
-        in_flight.ack(old);
+        let new = in_flight.push(10, u64::from(u32::MAX));
+        assert_eq!(in_flight.ack(old, 0), None);
         assert_eq!(in_flight.acked(), 0);
-        in_flight.ack(new);
+        assert_eq!(in_flight.ack(new, (1 << 32) + 4), Some(5), "over the bits that are left out");
         assert_eq!(in_flight.acked(), 10);
     }
 }
