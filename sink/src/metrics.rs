@@ -55,6 +55,12 @@ pub static BLOCKED_MS: LazyLock<IntCounter> = LazyLock::new(|| {
         "Time in which reading waited for the outputs.",
     )
 });
+pub static TOPIC_WAIT_MS: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter(
+        "elkfk_sink_topic_wait_milliseconds_total",
+        "From the times of records to when they were read, summed over those that have one.",
+    )
+});
 pub static WORKERS: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("elkfk_sink_workers", "Threads that run filters."));
 pub static CONSUMERS: LazyLock<IntGauge> = LazyLock::new(|| {
@@ -79,6 +85,9 @@ const TOLD_MAX: usize = 1000;
 pub struct Meters {
     pub started: Instant,
     pub records: AtomicU64,
+    /// Time from the times of records to when they were read, summed over so many that have one.
+    pub topic_wait_ms: AtomicU64,
+    pub topic_wait_records: AtomicU64,
     pub events: AtomicU64,
     pub dropped: AtomicU64,
     pub skipped: AtomicU64,
@@ -153,6 +162,8 @@ impl Default for Meters {
         Self {
             started: Instant::now(),
             records: AtomicU64::new(0),
+            topic_wait_ms: AtomicU64::new(0),
+            topic_wait_records: AtomicU64::new(0),
             events: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
@@ -184,6 +195,13 @@ impl Meters {
     pub fn on_records(&self, count: usize) {
         self.records.fetch_add(count as u64, Relaxed);
         RECORDS.inc_by(count as u64);
+    }
+
+    /// So many records have waited in their topic for so long, all together.
+    pub fn on_topic_wait(&self, ms: u64, records: u64) {
+        self.topic_wait_ms.fetch_add(ms, Relaxed);
+        self.topic_wait_records.fetch_add(records, Relaxed);
+        TOPIC_WAIT_MS.inc_by(ms);
     }
 
     pub fn on_filtered(&self, events: u64, dropped: u64, skipped: u64) {

@@ -29,9 +29,13 @@ pub struct Status {
     pub dead_letters: u64,
     /// Bulk answers that told of overload.
     pub throttled: u64,
+    /// Time from the times of records to when they were read, summed over so many that have one.
+    pub topic_wait_s: f64,
+    pub topic_wait_records: u64,
     pub bulks: u64,
     pub bulks_in_flight: usize,
-    /// Mean from request to answer, since the start.
+    /// From request to answer, summed over the bulks, and the mean since the start.
+    pub bulk_s: f64,
     pub bulk_seconds_mean: f64,
     /// Time that workers spent on batches, summed over them.
     pub worked_s: f64,
@@ -136,8 +140,11 @@ impl Status {
             salvaged: meters.salvaged.load(Relaxed),
             dead_letters: meters.dead.load(Relaxed),
             throttled: meters.throttled.load(Relaxed),
+            topic_wait_s: meters.topic_wait_ms.load(Relaxed) as f64 / 1e3,
+            topic_wait_records: meters.topic_wait_records.load(Relaxed),
             bulks,
             bulks_in_flight: meters.bulks_in_flight.load(Relaxed),
+            bulk_s: seconds(meters.bulk_micros.load(Relaxed)),
             bulk_seconds_mean: seconds(meters.bulk_micros.load(Relaxed)) / bulks.max(1) as f64,
             worked_s: seconds(meters.work_micros.load(Relaxed)),
             blocked_s: seconds(meters.blocked_micros.load(Relaxed)),

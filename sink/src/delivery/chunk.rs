@@ -136,6 +136,15 @@ impl Batch {
         self.records.iter().map(|record| record.offset)
     }
 
+    /// How many milliseconds ago the records were written, summed over so many that have a time. One of
+    /// the future counts as new: producers have clocks of their own.
+    pub fn waited(&self, now_ms: i64) -> (u64, u64) {
+        let times = self.records.iter().filter_map(|record| record.timestamp_ms);
+        times.fold((0, 0), |(sum, count), ms| {
+            (sum + now_ms.saturating_sub(ms).max(0) as u64, count + 1)
+        })
+    }
+
     pub fn get(&self, index: usize) -> RecordView<'_> {
         RecordView { batch: self, record: &self.records[index] }
     }
@@ -373,6 +382,7 @@ pub(crate) mod tests {
         batch.push(7, None, None, None, [(ORIGIN_HEADER, Some(&b"old+1+2"[..]))]);
         let first = batch.get(0);
         assert_eq!((first.offset(), first.timestamp_ms()), (5, Some(9)));
+        assert_eq!((batch.waited(10), batch.waited(8)), ((1, 1), (0, 1)));
         assert_eq!((first.key(), first.value()), (Some(&b"k"[..]), Some(&b"v"[..])));
         let headers: Vec<_> = first.headers().collect();
         assert_eq!(headers, [("a", None), ("elkfk.source", Some(&source[..]))]);

@@ -439,6 +439,8 @@ impl Connected {
         batch.first = first;
         batch.hold(self.reader.held.take(batch.bytes()));
         self.reader.meters.on_records(batch.len());
+        let (waited_ms, records) = batch.waited(elkfk_base::now_ms());
+        self.reader.meters.on_topic_wait(waited_ms, records);
         let credit = self.reader.unfiltered.take(batch.bytes());
         self.reader.queue.push(Arc::new(batch), credit);
     }
