@@ -1,5 +1,7 @@
 //! Settings of topics and brokers.
 
+use std::collections::BTreeMap;
+
 use elkfk_wire::kafka::messages::{
     DescribeConfigsRequest, DescribeConfigsResponse, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse,
@@ -86,7 +88,47 @@ pub enum ConfigOp {
     Subtract(String, String),
 }
 
+/// Topics in one question for their settings; the answer has some 50 bytes for each setting.
+const TOPICS_AT_ONCE: usize = 1_000;
+
 impl Client {
+    /// The settings `names` of topics, by topic and name. What may not be read, or has no value, is left
+    /// out.
+    ///
+    /// # Errors
+    ///
+    /// If no broker can be asked.
+    pub async fn topic_settings(
+        &self,
+        topics: &[&str],
+        names: &[&str],
+    ) -> Result<BTreeMap<String, BTreeMap<String, String>>, ClientError> {
+        let connection = self.any().await?;
+        let version = connection.version::<DescribeConfigsRequest<'_>>()?;
+        let mut settings = BTreeMap::new();
+        for some in topics.chunks(TOPICS_AT_ONCE) {
+            let resources = some.iter().map(|topic| DescribeConfigsResource {
+                resource_type: ResourceType::Topic as i8,
+                resource_name: (*topic).into(),
+                configuration_keys: Some(names.iter().map(|name| (*name).into()).collect()),
+            });
+            let request = DescribeConfigsRequest {
+                resources: resources.collect(),
+                include_synonyms: false,
+                include_documentation: false,
+            };
+            let reply = connection.send(&request, version).await?;
+            let response: DescribeConfigsResponse<'_> = reply.read()?;
+            for result in response.results.iter().filter(|result| result.error_code == 0) {
+                let values = result.configs.iter().filter_map(|config| {
+                    Some((config.name.to_string(), config.value.as_deref()?.to_owned()))
+                });
+                settings.insert(result.resource_name.to_string(), values.collect());
+            }
+        }
+        Ok(settings)
+    }
+
     /// All settings of a topic or a broker, with where each comes from.
     ///
     /// # Errors

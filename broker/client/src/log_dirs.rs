@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use elkfk_wire::kafka::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
+use elkfk_wire::kafka::messages::{
+    DescribeLogDirsRequest, DescribeLogDirsResponse,
+    describe_log_dirs_request::DescribableLogDirTopic,
+};
 
 use crate::TopicPartition;
 use crate::client::{Client, whole};
@@ -41,11 +44,35 @@ impl Client {
     ///
     /// If no broker can be asked.
     pub async fn log_sizes(&self) -> Result<LogSizes, ClientError> {
+        self.ask_log_sizes(None).await
+    }
+
+    /// The sizes of some partitions, as [`Client::log_sizes`] tells those of all.
+    ///
+    /// # Errors
+    ///
+    /// If no broker can be asked.
+    pub async fn log_sizes_of(&self, places: &[&TopicPartition]) -> Result<LogSizes, ClientError> {
+        let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+        for place in places {
+            topics.entry(&place.topic).or_default().push(place.partition);
+        }
+        let topics = topics
+            .into_iter()
+            .map(|(topic, partitions)| DescribableLogDirTopic { topic: topic.into(), partitions });
+        self.ask_log_sizes(Some(topics.collect())).await
+    }
+
+    async fn ask_log_sizes(
+        &self,
+        topics: Option<Vec<DescribableLogDirTopic<'_>>>,
+    ) -> Result<LogSizes, ClientError> {
+        let request = DescribeLogDirsRequest { topics };
         let mut sizes = LogSizes::default();
         let mut failure = None;
         let mut is_asked = false;
         for broker in self.brokers().await?.brokers {
-            match self.log_sizes_of(broker.id, &mut sizes).await {
+            match self.log_sizes_at(broker.id, &request, &mut sizes).await {
                 Ok(()) => is_asked = true,
                 Err(error) => failure = Some(error),
             }
@@ -56,10 +83,15 @@ impl Client {
         }
     }
 
-    async fn log_sizes_of(&self, broker: i32, sizes: &mut LogSizes) -> Result<(), ClientError> {
+    async fn log_sizes_at(
+        &self,
+        broker: i32,
+        request: &DescribeLogDirsRequest<'_>,
+        sizes: &mut LogSizes,
+    ) -> Result<(), ClientError> {
         let connection = self.node(broker).await?;
         let version = connection.version::<DescribeLogDirsRequest<'_>>()?;
-        let reply = connection.send(&DescribeLogDirsRequest { topics: None }, version).await?;
+        let reply = connection.send(request, version).await?;
         let response: DescribeLogDirsResponse<'_> = reply.read()?;
         whole("describe log directories", response.error_code, None)?;
         for directory in &response.results {

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{GroupSample, PartitionSample, Sample};
+use super::{GroupSample, PartitionSample, Retention, Sample};
 use crate::{
     Client, ClientError, Committed, GroupDescription, ListedOffsets, OffsetAt, TopicPartition,
 };
@@ -31,6 +31,12 @@ const EVERY_MAX: Duration = Duration::from_secs(15);
 /// In a cluster beyond that, who reads and where partitions begin is asked this often only.
 const SLOW_FACTS: Duration = Duration::from_secs(10);
 
+/// How long topics keep their records changes when somebody changes it.
+const RETENTIONS_EVERY: Duration = Duration::from_secs(60);
+/// How large partitions are changes slowly; a partition that is new to be asked for has less patience.
+const SIZES_EVERY: Duration = Duration::from_secs(30);
+const NEW_SIZES_EVERY: Duration = Duration::from_secs(5);
+
 /// (group, partition) → (offset, time of its record in ms)
 type Times = BTreeMap<(String, TopicPartition), (i64, i64)>;
 
@@ -44,6 +50,12 @@ pub struct Meter {
     descriptions: BTreeMap<String, (Instant, GroupDescription)>,
     starts: ListedOffsets,
     starts_at: Option<Instant>,
+    /// Of topics that a group is behind on; `None`: the brokers do not say.
+    retentions: BTreeMap<String, Option<Retention>>,
+    retentions_at: Option<Instant>,
+    /// Of partitions of these whose bytes are a reason to delete.
+    sizes: BTreeMap<TopicPartition, u64>,
+    sizes_at: Option<Instant>,
 }
 
 impl Meter {
@@ -55,6 +67,10 @@ impl Meter {
             descriptions: BTreeMap::new(),
             starts: ListedOffsets::new(),
             starts_at: None,
+            retentions: BTreeMap::new(),
+            retentions_at: None,
+            sizes: BTreeMap::new(),
+            sizes_at: None,
         }
     }
 
@@ -90,6 +106,11 @@ impl Meter {
         let places: Vec<_> = places.into_iter().collect();
         self.read_starts(&places).await?;
         let ends = self.client.list_offsets(&places, OffsetAt::End).await?;
+        let behind = described.iter().flat_map(|(_, committed)| committed).filter(|(place, at)| {
+            at.offset >= 0 && known(&ends, place).is_ok_and(|end| at.offset < end)
+        });
+        let behind: BTreeSet<&TopicPartition> = behind.map(|(place, _)| place).collect();
+        self.read_retentions(&behind).await;
         let mut lookups = Lookups { left: LOOKUPS_MAX, until: Instant::now() + LOOKUPS_TIMEOUT };
         let mut groups = refused;
         self.partitions = 0;
@@ -111,12 +132,14 @@ impl Meter {
                     ends: both.as_ref().ok().copied(),
                     why_unknown: both.err(),
                     committed_record_ms: None,
+                    retention: None,
                 };
                 if let (Some(offset), Some((start, end))) = (offset, partition.ends) {
                     let key = (group.group.clone(), place.clone());
                     if offset.max(start) >= end {
                         self.times.remove(&key);
                     } else {
+                        partition.retention = self.retention_of(&place);
                         partition.committed_record_ms =
                             self.time_of(key, offset.max(start), &mut lookups).await;
                     }
@@ -147,6 +170,61 @@ impl Meter {
             self.starts_at = Some(Instant::now());
         }
         Ok(())
+    }
+
+    /// How long what is behind is kept. A broker that does not say leaves it as it was known.
+    async fn read_retentions(&mut self, behind: &BTreeSet<&TopicPartition>) {
+        let is_fresh =
+            |at: Option<Instant>, every| at.is_some_and(|at: Instant| at.elapsed() < every);
+        let has_all = is_fresh(self.retentions_at, RETENTIONS_EVERY);
+        let topics: BTreeSet<&str> = behind.iter().map(|place| place.topic.as_str()).collect();
+        let wanted: Vec<&str> = topics
+            .into_iter()
+            .filter(|topic| !has_all || !self.retentions.contains_key(*topic))
+            .collect();
+        if !wanted.is_empty() {
+            let asked = self.client.topic_settings(&wanted, &Retention::SETTINGS);
+            let told = tokio::time::timeout(LOOKUPS_TIMEOUT, asked).await;
+            if !has_all {
+                self.retentions_at = Some(Instant::now());
+            }
+            match told {
+                Ok(Ok(settings)) => {
+                    if !has_all {
+                        self.retentions.clear();
+                    }
+                    for topic in wanted {
+                        let retention = settings.get(topic).and_then(Retention::of);
+                        self.retentions.insert(topic.to_owned(), retention);
+                    }
+                }
+                _ => {
+                    for topic in wanted {
+                        self.retentions.entry(topic.to_owned()).or_default();
+                    }
+                }
+            }
+        }
+        let is_sized = |place: &&&TopicPartition| {
+            let retention = self.retentions.get(&place.topic).copied().flatten();
+            retention.is_some_and(|retention| retention.bytes.is_some())
+        };
+        let sized: Vec<&TopicPartition> = behind.iter().filter(is_sized).copied().collect();
+        let has_all = sized.iter().all(|place| self.sizes.contains_key(*place));
+        let every = if has_all { SIZES_EVERY } else { NEW_SIZES_EVERY };
+        if !sized.is_empty() && !is_fresh(self.sizes_at, every) {
+            let asked = self.client.log_sizes_of(&sized);
+            if let Ok(Ok(sizes)) = tokio::time::timeout(LOOKUPS_TIMEOUT, asked).await {
+                self.sizes = sizes.partitions;
+            }
+            self.sizes_at = Some(Instant::now());
+        }
+    }
+
+    fn retention_of(&self, place: &TopicPartition) -> Option<Retention> {
+        let retention = self.retentions.get(&place.topic).copied().flatten()?;
+        let size_bytes = retention.bytes.and_then(|_| self.sizes.get(place).copied());
+        Some(Retention { size_bytes, ..retention })
     }
 
     /// What the cluster says of each group, and the groups it says nothing of with why: one that is

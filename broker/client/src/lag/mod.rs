@@ -5,6 +5,7 @@
 //! the same.
 
 mod measure;
+mod retention;
 mod track;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use measure::Meter;
+pub use retention::Retention;
 use track::Track;
 pub use track::UNDER_WAY_SECONDS;
 
@@ -47,6 +49,8 @@ pub struct PartitionSample {
     pub why_unknown: Option<String>,
     /// Time of the record at the committed offset.
     pub committed_record_ms: Option<i64>,
+    /// `None` where the brokers do not say, or nothing is unread.
+    pub retention: Option<Retention>,
 }
 
 /// What is known after a sample.
@@ -89,6 +93,9 @@ pub struct PartitionLag {
     pub figures: Figures,
     /// When the committed offset was last seen to move, in milliseconds since 1970.
     pub moved_ms: Option<i64>,
+    /// What `retention_used` is a share of; `None` where it is not known, or nothing is unread.
+    #[serde(default)]
+    pub retention: Option<Retention>,
     pub why: Option<String>,
 }
 
@@ -111,7 +118,8 @@ pub struct Figures {
     pub out_10m: Option<f64>,
     /// When nothing will be left to read, at the rates of the last minute.
     pub drain: Option<Drain>,
-    /// lag ÷ records that are kept: at 1 the next record that is deleted has not been read.
+    /// The share of its retention, by age or by bytes, that the oldest unread record has used: from 1 on
+    /// it may be deleted. 0 where nothing is unread or nothing is ever deleted.
     pub retention_used: Option<f64>,
     /// Records that were deleted between the committed offset and the first that is left.
     pub lost: i64,

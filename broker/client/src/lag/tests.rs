@@ -207,12 +207,20 @@ fn a_commit_that_goes_back_is_told_for_a_minute() {
 #[test]
 fn what_retention_took_is_lost_and_what_it_will_take_is_told() {
     let mut tracker = Tracker::default();
-    let kept = PartitionSample { ends: Some((100, 200)), ..partition(Some(150), 0) };
-    let figures = tracker.step(sample(0, 1, kept)).groups[0].figures.clone();
+    let retention = Retention { ms: Some(20_000), ..Retention::default() };
+    let sampled = |ends, committed_record_ms| PartitionSample {
+        ends: Some(ends),
+        committed_record_ms: Some(committed_record_ms),
+        retention: Some(retention),
+        ..partition(Some(150), 0)
+    };
+    let figures = tracker.step(sample(10, 1, sampled((100, 200), 0))).groups[0].figures.clone();
     assert_eq!((figures.lag, figures.retention_used, figures.lost), (Some(50), Some(0.5), 0));
-    let taken = PartitionSample { ends: Some((180, 200)), ..partition(Some(150), 0) };
-    let figures = tracker.step(sample(1, 1, taken)).groups[0].figures.clone();
-    assert_eq!((figures.lag, figures.retention_used, figures.lost), (Some(20), Some(1.0), 30));
+    let figures = tracker.step(sample(21, 1, sampled((180, 200), 2_000))).groups[0].figures.clone();
+    assert_eq!((figures.lag, figures.retention_used, figures.lost), (Some(20), Some(0.95), 30));
+    // The brokers do not say how long it keeps: no share of it is known.
+    let unknown = PartitionSample { retention: None, ..sampled((180, 200), 0) };
+    assert_eq!(tracker.step(sample(22, 1, unknown)).groups[0].figures.retention_used, None);
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl Track {
         has_members: bool,
     ) -> PartitionLag {
         self.last_ms = now_ms;
-        let PartitionSample { committed, ends, committed_record_ms, .. } = sample;
+        let PartitionSample { committed, ends, committed_record_ms, retention, .. } = sample;
         if let Some((_, end)) = ends {
             self.remember(now_ms, end, committed);
         }
@@ -120,9 +120,13 @@ impl Track {
             in_10m: known(self.inward.ten_minutes.value()),
             out_10m: known(self.outward.ten_minutes.value()),
             drain: lag.and_then(|lag| self.drain(lag)),
-            retention_used: lag.zip(ends).and_then(|(lag, (start, end))| {
-                (end > start).then(|| lag as f64 / (end - start) as f64)
-            }),
+            retention_used: match (lag, ends, retention) {
+                (Some(0), ..) => Some(0.0),
+                (Some(lag), Some((start, end)), Some(retention)) => {
+                    retention.used(lag, end - start, lag_seconds)
+                }
+                _ => None,
+            },
             lost: ends.zip(committed).map_or(0, |((start, _), at)| (start - at).max(0)),
             state,
         };
@@ -134,6 +138,7 @@ impl Track {
             end: ends.map(|(_, end)| end),
             figures,
             moved_ms: self.moved_ms.filter(|_| committed.is_some()),
+            retention,
             why: sample.why_unknown,
         }
     }
