@@ -8,6 +8,7 @@ use elkfk_base::mistakes::did_you_mean;
 use elkfk_base::{Mistake, Mistakes};
 use elkfk_wire::jute::DEFAULT_FRAME_BYTES_MAX;
 
+use crate::admin::AdminConfig;
 use crate::server::WORDS;
 
 /// ZooKeeper's default of `tickTime` where zoo.cfg has none.
@@ -44,6 +45,8 @@ pub struct Config {
     pub snapshots_kept: usize,
     /// The N of `server.N` or `myid`, where there is one of them.
     pub server_id: Option<u64>,
+    /// What is told over HTTP.
+    pub admin: AdminConfig,
     /// Known keys that are not honoured, to be told when it starts.
     pub warnings: Vec<String>,
 }
@@ -60,7 +63,6 @@ enum Key {
 use Key::{Honoured, Ignored, Refused};
 
 const NO_TLS: &str = "TLS is not there yet; leave it out and keep the port on a trusted network";
-const NO_ADMIN: &str = "there is no AdminServer; the four-letter words tell the same";
 const ONE_SERVER: &str = "there is one server in this version";
 const NO_SASL: &str = "SASL is not there yet; use digest ACLs";
 const OWN_LOG: &str = "the log is laid out differently";
@@ -94,19 +96,13 @@ const KEYS: &[(&str, Key)] = &[
     ("fsync.warningthresholdms", Ignored("the metric log_sync_seconds tells it")),
     ("globalOutstandingLimit", Ignored("unanswered requests are limited by their bytes")),
     ("clientPortListenBacklog", Ignored("the system's limit holds")),
-    ("admin.enableServer", Ignored(NO_ADMIN)),
-    ("admin.serverPort", Ignored(NO_ADMIN)),
-    ("admin.serverAddress", Ignored(NO_ADMIN)),
-    ("admin.idleTimeout", Ignored(NO_ADMIN)),
-    ("admin.commandURL", Ignored(NO_ADMIN)),
-    (
-        "metricsProvider.className",
-        Ignored("`elkfk up` has the metrics of all boxes at /metrics of its web page"),
-    ),
-    (
-        "metricsProvider.httpPort",
-        Ignored("`elkfk up` has the metrics of all boxes at /metrics of its web page"),
-    ),
+    ("admin.enableServer", Honoured),
+    ("admin.serverPort", Honoured),
+    ("admin.serverAddress", Honoured),
+    ("admin.idleTimeout", Honoured),
+    ("admin.commandURL", Honoured),
+    ("metricsProvider.className", Honoured),
+    ("metricsProvider.httpPort", Honoured),
     ("metricsProvider.exportJvmInfo", Ignored("there is no JVM")),
     ("serverCnxnFactory", Ignored("there is one way to serve a connection")),
     ("nio.numSelectorThreads", Ignored("there are no such threads")),
@@ -150,6 +146,7 @@ impl Config {
             tick_time: Duration::from_secs(2),
             client_connections_max: 0,
             words: words.map(str::to_owned).to_vec(),
+            admin: AdminConfig::off(),
             ..Self::default()
         }
     }
@@ -233,6 +230,7 @@ impl Default for Config {
             snap_count: DEFAULT_SNAP_COUNT,
             snapshots_kept: DEFAULT_SNAPSHOTS_KEPT,
             server_id: None,
+            admin: AdminConfig::default(),
             warnings: Vec::new(),
         }
     }
@@ -389,6 +387,11 @@ impl Reading<'_> {
                 }
             }
             "4lw.commands.whitelist" => self.words(line, value),
+            key if AdminConfig::KEYS.contains(&key) => {
+                if let Err(why) = self.config.admin.set(key, value) {
+                    self.mistake(line, why);
+                }
+            }
             _ => unreachable!("every honoured key stands above"),
         }
     }
@@ -431,6 +434,7 @@ impl Reading<'_> {
         if let Some(address) = self.address {
             listen.set_ip(address);
         }
+        self.config.admin.finish(self.config.listen);
         self.mistakes.or(self.config)
     }
 }

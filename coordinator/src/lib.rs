@@ -6,6 +6,7 @@
 //! The shell is `server`: sockets, the thread that waits for the disk, and the one task that owns
 //! the cores.
 
+mod admin;
 mod config;
 mod consensus;
 mod import;
@@ -18,6 +19,7 @@ mod snapshots;
 mod tree;
 mod wal;
 
+pub use admin::{AdminConfig, AdminError};
 pub use config::Config;
 pub use elkfk_wire::jute::Zxid;
 pub use import::{ImportConfig, ImportError, Imported, import};

@@ -6,6 +6,7 @@
 
 use std::io;
 
+use elkfk_wire::jute::Zxid;
 use tracing::{error, info, warn};
 
 use crate::machine::Machine;
@@ -136,6 +137,24 @@ impl<D: Disk> SnapshotWriter<D> {
         info!(index = self.index, bytes = self.offset, "snapshot written");
         Ok(self.offset)
     }
+}
+
+/// Of the newest snapshot in a directory: the last zxid in it, and when it was written, in seconds
+/// since 1970.
+pub(crate) fn newest(path: &std::path::Path) -> Option<(Zxid, i64)> {
+    let names = std::fs::read_dir(path)
+        .ok()?
+        .flatten()
+        .filter_map(|file| file.file_name().into_string().ok());
+    let index = names.filter_map(|name| index_of(&name)).max()?;
+    let mut file = std::fs::File::open(path.join(name(index))).ok()?;
+    let written = file.metadata().ok()?.modified().ok()?;
+    // The first chunk begins with term, index and zxid.
+    let mut start = [0; 8 + 8 + 24];
+    io::Read::read_exact(&mut file, &mut start).ok()?;
+    let zxid = Zxid(i64::from_be_bytes(*start.last_chunk()?));
+    let written = written.duration_since(std::time::SystemTime::UNIX_EPOCH).ok()?;
+    Some((zxid, written.as_secs() as i64))
 }
 
 /// Removes what a crash or a failure left half written: it holds room that the log may need.

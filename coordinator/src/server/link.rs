@@ -56,7 +56,7 @@ pub(super) enum Input {
         connection: ConnectionId,
     },
     Word {
-        word: &'static str,
+        word: words::Asked,
         peer: SocketAddr,
         connections: usize,
         answer: oneshot::Sender<String>,
@@ -99,7 +99,7 @@ enum Next {
 
 /// What all connections share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(crate) struct Shared {
     pub(super) inputs: mpsc::Sender<Input>,
     /// Bytes of requests all clients together may have unanswered.
     pub(super) budget: Semaphore,
@@ -108,6 +108,16 @@ pub(super) struct Shared {
     pub(super) open: AtomicUsize,
     pub(super) next: AtomicU64,
     pub(super) stop: CancellationToken,
+}
+
+impl Shared {
+    /// What the node tells; `None` when it is about to stop.
+    pub(crate) async fn ask(&self, word: words::Asked, peer: SocketAddr) -> Option<String> {
+        let (answer, answered) = oneshot::channel();
+        let connections = self.open.load(Ordering::Relaxed);
+        self.inputs.send(Input::Word { word, peer, connections, answer }).await.ok()?;
+        answered.await.ok()
+    }
 }
 
 impl Link {
@@ -197,7 +207,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: tokio::net::TcpStream, pe
 /// What a connection turned out to be.
 enum First {
     Session(Bytes),
-    Word(&'static str),
+    Word(words::Asked),
     Nothing,
     Refused(String),
 }
@@ -221,6 +231,7 @@ async fn first_frame(
                 });
             }
             Ok(None) => {}
+            Err(_) if words::is_partial(input) => {}
             Err(error) => return Ok(First::Refused(diagnose(input, error))),
         }
         if reader.read_buf(input).await? == 0 {
@@ -246,21 +257,16 @@ fn diagnose(input: &[u8], error: FrameError) -> String {
 
 async fn answer_word(
     shared: &Shared,
-    word: &'static str,
+    word: words::Asked,
     mut writer: OwnedWriteHalf,
     peer: SocketAddr,
 ) {
-    let text = if !shared.words.allows(word) {
+    let text = if !shared.words.allows(&word) {
         // To the letter what ZooKeeper says, as scripts look for it.
-        format!("{word} is not executed because it is not in the whitelist.\n")
+        format!("{} is not executed because it is not in the whitelist.\n", word.word())
     } else {
-        let (answer, answered) = oneshot::channel();
-        let connections = shared.open.load(Ordering::Relaxed);
-        let asked = shared.inputs.send(Input::Word { word, peer, connections, answer }).await;
-        match (asked, answered.await) {
-            (Ok(()), Ok(text)) => text,
-            _ => "This ZooKeeper instance is not currently serving requests\n".to_owned(),
-        }
+        let stopping = "This ZooKeeper instance is not currently serving requests\n";
+        shared.ask(word, peer).await.unwrap_or_else(|| stopping.to_owned())
     };
     let _ = timeout(FIRST_FRAME_LIMIT, writer.write_all(text.as_bytes())).await;
     let _ = writer.shutdown().await;

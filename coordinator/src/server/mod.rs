@@ -20,9 +20,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+pub(crate) use link::Shared;
 pub use place::PlaceError;
-pub(crate) use words::WORDS;
+pub(crate) use words::{
+    Asked, Member, Membership, Role, Surroundings, WORDS, directory_bytes, environment, measures,
+};
 
+use crate::admin::{self, AdminError};
 use crate::config::Config;
 use crate::machine::Rules;
 use crate::recovery::{Recovered, RecoveryError, recover};
@@ -58,6 +62,8 @@ pub enum StartError {
          give another dataDir, or move that folder away to start with an empty tree"
     )]
     ZooKeeperData { path: PathBuf },
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     #[error(transparent)]
     Place(#[from] PlaceError),
     #[error("open snapshots in {path}")]
@@ -117,6 +123,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     let started = Instant::now();
     let listener = listen(config.listen).await?;
+    let admin = admin::bind(&config.admin).await?;
     let config = Arc::new(config);
     let opening = config.clone();
     // Reading the log back takes as long as it takes, and blocks.
@@ -124,13 +131,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         .await
         .map_err(|error| StartError::Stopped(error.to_string()))??;
 
-    let running = serve_recovered(listener, config, recovered, started).await?;
+    let running = serve_recovered(listener, admin, config, recovered, started).await?;
     Ok(Running { _directories: directories, ..running })
 }
 
 /// Serves what was read back; that began at `started`.
 async fn serve_recovered<D: Disk>(
     listener: TcpListener,
+    admin: Vec<admin::Bound>,
     config: Arc<Config>,
     recovered: Recovered<D>,
     started: Instant,
@@ -200,6 +208,9 @@ async fn serve_recovered<D: Disk>(
     if is_ready.await.is_err() {
         let why = failed.borrow().clone().unwrap_or_else(|| "no reason given".to_owned());
         return Err(StartError::Stopped(why));
+    }
+    for bound in admin {
+        tasks.spawn("coordinator admin", admin::serve(bound, shared.clone(), tasks.clone()));
     }
     tasks.spawn("coordinator accept", accept(listener, shared, config, tasks.clone()));
     info!(addr = %local_addr, znodes, digest, after_ms = started.elapsed().as_millis() as u64, "coordinator ready");

@@ -201,10 +201,10 @@ impl<C: Consensus> Node<C> {
                     port: self.port,
                     peer,
                     connections,
-                    snapshot_bytes: self.snapshot.bytes,
-                    log_bytes: self.log_bytes,
+                    role: words::Role::Standalone,
+                    membership: None,
                 };
-                let _ = answer.send(words::answer(word, &mut self.service, &around));
+                let _ = answer.send(words::answer(&word, &mut self.service, &around));
             }
         }
     }

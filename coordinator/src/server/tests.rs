@@ -23,7 +23,7 @@ async fn serve_on(disk: &SimulatedDisk, segment_bytes: u64, started: Instant) ->
     };
     let recovered = recover(disk.clone(), disk.clone(), 1, segment_bytes).unwrap();
     let listener = listen(config.listen).await.unwrap();
-    serve_recovered(listener, Arc::new(config), recovered, started).await.unwrap()
+    serve_recovered(listener, Vec::new(), Arc::new(config), recovered, started).await.unwrap()
 }
 
 async fn serve(disk: &SimulatedDisk) -> Running {

@@ -54,6 +54,7 @@ impl Service {
             report: report::ConnectionReport::new(self.now.wall_ms),
         };
         self.connections.insert(id, connection);
+        self.report.received += 1;
         if request.last_zxid_seen > self.machine.zxid() {
             // Its session must not go back in time.
             warn!(%peer, seen = %request.last_zxid_seen, ours = %self.machine.zxid(), "client has seen a newer state, it must try another server");
@@ -159,10 +160,13 @@ impl Service {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.session = session;
         connection.report.timeout_ms = timeout_ms;
-        connection.report.last_op = OpCode::CreateSession.code();
+        connection.report.sent += 1;
+        connection.report.last_zxid = self.machine.zxid();
+        self.report.sent += 1;
         let peer = connection.peer;
         let password = self.machine.password(session).unwrap_or_default();
         self.put_connect_response(id, timeout_ms, session, &password);
+        self.answered_at_once(id, 0, OpCode::CreateSession);
         if let Some(old) = self.attached.insert(session, id)
             && old != id
         {

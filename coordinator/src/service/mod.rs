@@ -23,7 +23,7 @@ use elkfk_wire::jute::{
 };
 use tracing::{debug, info, warn};
 
-pub(crate) use report::VERSION;
+pub(crate) use report::{ConnectionFigures, Expiries, Sizes, VERSION};
 pub(crate) use watches::{BYTES_MAX as WATCH_BYTES_MAX, ConnectionId};
 
 use crate::machine::{Action, Answer, Command, Machine, Origin, Rules};
@@ -347,6 +347,7 @@ impl Service {
             Some(OpCode::Ping) => {
                 // Ahead of everything that waits: it says that this server is there.
                 self.reply(id, header.xid, header.op, Ok(&Response::Empty));
+                self.answered_at_once(id, header.xid, OpCode::Ping);
                 self.release(id, bytes);
             }
             Some(OpCode::Auth) => {
@@ -480,7 +481,8 @@ impl Service {
         self.report.outstanding = self.report.outstanding.saturating_sub(1);
         self.report.latency.add(latency_ms);
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.report.answered(pending.xid, pending.op, latency_ms);
+            let now_ms = self.now.steady_ms;
+            connection.report.answered(pending.xid, pending.op, latency_ms, now_ms);
         }
         self.release(id, pending.bytes);
     }
@@ -501,7 +503,9 @@ impl Service {
     ) {
         let zxid = self.machine.zxid();
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        let before = connection.out.len();
         put_reply(&mut connection.out, xid, zxid, answer);
+        self.report.answers.add(connection.out.len() - before - 4);
         connection.report.sent += 1;
         connection.report.last_zxid = zxid;
         self.report.sent += 1;

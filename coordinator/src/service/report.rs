@@ -1,6 +1,7 @@
-//! What the four-letter words tell of the service.
+//! What the four-letter words and the AdminServer tell of the service: figures, not words.
 
-use std::fmt::Write;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use elkfk_wire::jute::{OpCode, SessionId, Zxid};
 
@@ -8,11 +9,11 @@ use super::{ConnectionId, Service};
 
 /// Shortest, longest and sum of what requests took.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Latency {
+pub(crate) struct Latency {
     count: u64,
     sum_ms: u64,
-    min_ms: u64,
-    max_ms: u64,
+    pub(crate) min_ms: u64,
+    pub(crate) max_ms: u64,
 }
 
 impl Latency {
@@ -23,18 +24,61 @@ impl Latency {
         self.count += 1;
     }
 
-    fn average_ms(&self) -> u64 {
+    pub(crate) fn average_ms(&self) -> u64 {
         self.sum_ms.checked_div(self.count).unwrap_or(0)
     }
 }
 
-#[derive(Debug, Default)]
+/// The last, the smallest and the largest of some sizes in bytes; -1 where there was none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    pub(crate) last: i64,
+    pub(crate) min: i64,
+    pub(crate) max: i64,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { last: -1, min: -1, max: -1 }
+    }
+}
+
+impl Sizes {
+    pub(crate) fn add(&mut self, bytes: usize) {
+        let bytes = bytes as i64;
+        self.min = if self.last == -1 { bytes } else { self.min.min(bytes) };
+        self.max = self.max.max(bytes);
+        self.last = bytes;
+    }
+}
+
+/// ZooKeeper's default; nothing here is traced by it.
+const TRACE_MASK: i64 = 306;
+
+#[derive(Debug)]
 pub(super) struct Report {
     pub(super) latency: Latency,
     pub(super) received: u64,
     pub(super) sent: u64,
     pub(super) outstanding: u64,
     pub(super) last_tick_ms: u64,
+    /// Of the answers to clients, without their length.
+    pub(super) answers: Sizes,
+    trace_mask: i64,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            latency: Latency::default(),
+            received: 0,
+            sent: 0,
+            outstanding: 0,
+            last_tick_ms: 0,
+            answers: Sizes::default(),
+            trace_mask: TRACE_MASK,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -46,6 +90,7 @@ pub(super) struct ConnectionReport {
     last_xid: i32,
     pub(super) last_zxid: Zxid,
     since_wall_ms: i64,
+    last_answer_ms: u64,
     last_latency_ms: u64,
     latency: Latency,
 }
@@ -53,20 +98,26 @@ pub(super) struct ConnectionReport {
 impl ConnectionReport {
     pub(super) fn new(since_wall_ms: i64) -> Self {
         Self {
-            received: 0,
+            // The handshake.
+            received: 1,
             sent: 0,
             timeout_ms: 0,
             last_op: 0,
             last_xid: 0,
             last_zxid: Zxid(-1),
             since_wall_ms,
+            last_answer_ms: 0,
             last_latency_ms: 0,
             latency: Latency::default(),
         }
     }
 
-    pub(super) fn answered(&mut self, xid: i32, op: i32, latency_ms: u64) {
-        (self.last_xid, self.last_op, self.last_latency_ms) = (xid, op, latency_ms);
+    pub(super) fn answered(&mut self, xid: i32, op: i32, latency_ms: u64, now_ms: u64) {
+        // Those below number no request.
+        if xid >= 0 {
+            self.last_xid = xid;
+        }
+        (self.last_op, self.last_latency_ms, self.last_answer_ms) = (op, latency_ms, now_ms);
         self.latency.add(latency_ms);
     }
 }
@@ -75,160 +126,240 @@ impl ConnectionReport {
 pub(crate) const VERSION: &str =
     concat!("3.5.7-elkfk-", env!("CARGO_PKG_VERSION"), ", built on 02/10/2020 11:30 GMT");
 
+/// Of the whole server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figures {
+    pub(crate) latency: Latency,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) outstanding: u64,
+    pub(crate) zxid: Zxid,
+    pub(crate) znodes: usize,
+    pub(crate) watches: usize,
+    pub(crate) ephemerals: usize,
+    /// Of paths and data.
+    pub(crate) data_bytes: u64,
+    pub(crate) answers: Sizes,
+    pub(crate) sessions: usize,
+    pub(crate) digest: u64,
+}
+
+/// Of one client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConnectionFigures {
+    pub(crate) peer: SocketAddr,
+    /// Requests without an answer.
+    pub(crate) queued: usize,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    /// 0 before it has one.
+    pub(crate) session: SessionId,
+    /// The last request answered, in ZooKeeper's four letters.
+    pub(crate) last_op: &'static str,
+    pub(crate) since_wall_ms: i64,
+    pub(crate) timeout_ms: i32,
+    pub(crate) last_xid: i32,
+    pub(crate) last_zxid: Zxid,
+    /// On the service's clock.
+    pub(crate) last_answer_ms: u64,
+    pub(crate) last_latency_ms: u64,
+    pub(crate) latency: Latency,
+}
+
+/// By the moment on the service's clock at which they end, if nothing more is heard of them.
+pub(crate) type Expiries<T> = BTreeMap<u64, Vec<T>>;
+
+/// ZooKeeper gives a connection without a session so long, and counts all of them in such steps.
+const CONNECTION_STEP_MS: u64 = 10_000;
+
+/// The end of the step that a moment is in: ZooKeeper looks at its sessions that often.
+fn step_end(ms: u64, step_ms: u64) -> u64 {
+    (ms / step_ms.max(1) + 1) * step_ms.max(1)
+}
+
 impl Service {
-    /// The lines that srvr and stat share. `connections` counts every socket, this one included.
-    pub(crate) fn srvr(&self, connections: usize, mode: &str) -> String {
-        let Latency { min_ms, max_ms, .. } = self.report.latency;
-        let average_ms = self.report.latency.average_ms();
-        let (received, sent) = (self.report.received, self.report.sent);
-        let (outstanding, zxid) = (self.report.outstanding, self.machine.zxid());
-        format!(
-            "Latency min/avg/max: {min_ms}/{average_ms}/{max_ms}\nReceived: {received}\nSent: {sent}\n\
-             Connections: {connections}\nOutstanding: {outstanding}\nZxid: {zxid}\nMode: {mode}\n\
-             Node count: {}\n",
-            self.znode_count()
-        )
-    }
-
-    /// ZooKeeper counts the root twice, under its name and without.
-    pub(crate) fn znode_count(&self) -> usize {
-        self.machine.tree.len() + 1
-    }
-
-    pub(crate) fn mntr(&self, connections: usize, mode: &str) -> String {
-        let mut out = String::new();
-        let (_, _, watches) = self.watches.counts();
+    pub(crate) fn figures(&self) -> Figures {
         let tree = &self.machine.tree;
-        let mut line = |name: &str, value: &dyn std::fmt::Display| {
-            let _ = writeln!(out, "zk_{name}\t{value}");
-        };
-        line("version", &VERSION);
-        line("avg_latency", &self.report.latency.average_ms());
-        line("max_latency", &self.report.latency.max_ms);
-        line("min_latency", &self.report.latency.min_ms);
-        line("packets_received", &self.report.received);
-        line("packets_sent", &self.report.sent);
-        line("num_alive_connections", &connections);
-        line("outstanding_requests", &self.report.outstanding);
-        line("server_state", &mode);
-        line("znode_count", &self.znode_count());
-        line("watch_count", &watches);
-        line("ephemerals_count", &tree.ephemeral_count());
-        line("approximate_data_size", &tree.data_bytes());
-        out
-    }
-
-    /// One line for each connection with a session: all of it for cons, the short form for stat.
-    pub(crate) fn connection_lines(&self, is_long: bool) -> String {
-        let mut ids: Vec<_> = self.connections.keys().copied().collect();
-        ids.sort_unstable();
-        let mut out = String::new();
-        for id in ids {
-            self.connection_line(id, is_long, &mut out);
+        Figures {
+            latency: self.report.latency,
+            received: self.report.received,
+            sent: self.report.sent,
+            outstanding: self.report.outstanding,
+            zxid: self.machine.zxid(),
+            // ZooKeeper counts the root twice, under its name and without.
+            znodes: tree.len() + 1,
+            watches: self.watches.counts().2,
+            ephemerals: tree.ephemeral_count(),
+            data_bytes: tree.data_bytes() + tree.path_chars(),
+            answers: self.report.answers,
+            sessions: self.heard.len(),
+            digest: tree.digest(),
         }
-        out
     }
 
-    fn connection_line(&self, id: ConnectionId, is_long: bool, out: &mut String) {
-        let Some(connection) = self.connections.get(&id) else { return };
-        let report = &connection.report;
-        let _ = write!(
-            out,
-            " /{}[1](queued={},recved={},sent={}",
-            connection.peer,
-            connection.pending.len(),
-            report.received,
-            report.sent
-        );
-        if is_long && connection.session != SessionId(0) {
-            let op = match OpCode::from_code(report.last_op) {
-                Some(OpCode::CreateSession) => "SESS",
-                Some(OpCode::Ping) => "PING",
-                Some(op) => op.name(),
-                None => "NA",
-            };
-            let Latency { min_ms, max_ms, .. } = report.latency;
-            let _ = write!(
-                out,
-                ",sid={},lop={op},est={},to={},lcxid=0x{:x},lzxid={},lresp={},llat={},minlat={min_ms},avglat={},maxlat={max_ms}",
-                connection.session,
-                report.since_wall_ms,
-                report.timeout_ms,
-                report.last_xid,
-                report.last_zxid,
-                self.now.wall_ms,
-                report.last_latency_ms,
-                report.latency.average_ms(),
-            );
-        }
-        out.push_str(")\n");
-    }
-
-    pub(crate) fn wchs(&self) -> String {
-        let (connections, paths, watches) = self.watches.counts();
-        format!("{connections} connections watching {paths} paths\nTotal watches:{watches}\n")
-    }
-
-    /// Watched paths by session.
-    pub(crate) fn wchc(&self) -> String {
-        let mut out = String::new();
-        for (session, id) in sorted(&self.attached) {
-            let paths = self.watches.of(id);
-            if !paths.is_empty() {
-                let _ = writeln!(out, "{session}");
-                for path in paths {
-                    let _ = writeln!(out, "\t{path}");
-                }
+    /// Those with a session or on the way to one, in the order they came.
+    pub(crate) fn connection_figures(&self) -> Vec<ConnectionFigures> {
+        let mut connections: Vec<_> = self.connections.iter().collect();
+        connections.sort_unstable_by_key(|(id, _)| **id);
+        let figures = connections.into_iter().map(|(_, connection)| {
+            let report = &connection.report;
+            ConnectionFigures {
+                peer: connection.peer,
+                queued: connection.pending.len(),
+                received: report.received,
+                sent: report.sent,
+                session: connection.session,
+                last_op: four_letters(report.last_op),
+                since_wall_ms: report.since_wall_ms,
+                timeout_ms: report.timeout_ms,
+                last_xid: report.last_xid,
+                last_zxid: report.last_zxid,
+                last_answer_ms: report.last_answer_ms,
+                last_latency_ms: report.last_latency_ms,
+                latency: report.latency,
             }
-        }
-        out
+        });
+        figures.collect()
     }
 
-    /// Sessions and ephemerals.
-    pub(crate) fn dump(&self) -> String {
-        let mut out = String::from("SessionTracker dump:\n");
-        let _ = writeln!(out, "Session Sets ({0})/({0}):", self.heard.len());
+    /// Timeouts of all sessions, in milliseconds.
+    pub(crate) fn session_timeouts(&self) -> impl Iterator<Item = (SessionId, i32)> {
+        self.heard.iter().map(|(session, heard)| (*session, heard.timeout_ms))
+    }
+
+    pub(crate) fn session_expiries(&self, tick_ms: u64) -> Expiries<SessionId> {
+        let mut expiries = Expiries::new();
         for (session, heard) in &self.heard {
-            let left_ms = (heard.last_ms + u64::from(heard.timeout_ms.unsigned_abs()))
-                .saturating_sub(self.now.steady_ms);
-            let _ = writeln!(out, "1 expire in {left_ms} ms:\n\t{session}");
+            let end_ms = heard.last_ms + u64::from(heard.timeout_ms.unsigned_abs());
+            expiries.entry(step_end(end_ms, tick_ms)).or_insert_with(Vec::new).push(*session);
         }
-        out.push_str("ephemeral nodes dump:\n");
-        let owners = self.machine.tree.ephemeral_owners();
-        let _ = writeln!(out, "Sessions with Ephemerals ({}):", owners.len());
-        for owner in owners {
-            let _ = writeln!(out, "{owner}:");
-            for path in self.machine.tree.ephemerals(owner) {
-                let _ = writeln!(out, "\t{path}");
+        expiries
+    }
+
+    /// `asker` has none of the service's connections.
+    pub(crate) fn connection_expiries(
+        &self,
+        asker: SocketAddr,
+    ) -> Expiries<(SocketAddr, SessionId)> {
+        let mut expiries = Expiries::new();
+        let end_ms = step_end(self.now.steady_ms + CONNECTION_STEP_MS, CONNECTION_STEP_MS);
+        expiries.entry(end_ms).or_insert_with(Vec::new).push((asker, SessionId(0)));
+        for connection in self.connections.values() {
+            let heard = self.heard.get(&connection.session);
+            let end_ms = heard.map_or(self.now.steady_ms + CONNECTION_STEP_MS, |heard| {
+                heard.last_ms + u64::from(heard.timeout_ms.unsigned_abs())
+            });
+            let end_ms = step_end(end_ms, CONNECTION_STEP_MS);
+            let entry = (connection.peer, connection.session);
+            expiries.entry(end_ms).or_insert_with(Vec::new).push(entry);
+        }
+        expiries.values_mut().for_each(|connections| connections.sort_unstable());
+        expiries
+    }
+
+    /// The wall clock's time of a moment on the service's.
+    pub(crate) fn wall_ms(&self, steady_ms: u64) -> i64 {
+        self.now
+            .wall_ms
+            .saturating_add_unsigned(steady_ms)
+            .saturating_sub_unsigned(self.now.steady_ms)
+    }
+
+    /// Every session with ephemerals, and their paths.
+    pub(crate) fn ephemerals(&self) -> Vec<(SessionId, Vec<String>)> {
+        let tree = &self.machine.tree;
+        tree.ephemeral_owners().into_iter().map(|owner| (owner, tree.ephemerals(owner))).collect()
+    }
+
+    /// The sessions that watch a path's data or existence: ZooKeeper tells of no others.
+    pub(crate) fn watchers_by_path(&self) -> BTreeMap<&str, Vec<SessionId>> {
+        let mut paths = BTreeMap::new();
+        for (path, watchers) in self.watches.data() {
+            let sessions = watchers.iter().filter_map(|id| Some(self.connections.get(id)?.session));
+            let mut sessions: Vec<_> = sessions.collect();
+            sessions.sort_unstable();
+            paths.insert(path, sessions);
+        }
+        paths
+    }
+
+    /// The same the other way round.
+    pub(crate) fn watched_by_session(&self) -> BTreeMap<SessionId, Vec<&str>> {
+        let mut sessions = BTreeMap::new();
+        for (path, watchers) in self.watchers_by_path() {
+            for session in watchers {
+                sessions.entry(session).or_insert_with(Vec::new).push(path);
             }
         }
-        out.push_str("Connections dump:\n");
-        let _ = writeln!(out, "Connections Sets ({0})/({0}):", self.connections.len());
-        for (session, id) in sorted(&self.attached) {
-            if let Some(connection) = self.connections.get(&id) {
-                let _ = writeln!(out, "\tip: /{} sessionId: {session}", connection.peer);
-            }
+        sessions
+    }
+
+    pub(crate) fn trace_mask(&self) -> i64 {
+        self.report.trace_mask
+    }
+
+    pub(crate) fn set_trace_mask(&mut self, mask: i64) {
+        self.report.trace_mask = mask;
+    }
+
+    /// ZooKeeper counts a word among the requests.
+    pub(crate) fn word_came(&mut self) {
+        self.report.received += 1;
+    }
+
+    pub(crate) fn word_was_answered(&mut self) {
+        self.report.sent += 1;
+    }
+
+    /// A request that waited for nothing was answered.
+    pub(super) fn answered_at_once(&mut self, id: ConnectionId, xid: i32, op: OpCode) {
+        self.report.latency.add(0);
+        let now_ms = self.now.steady_ms;
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.report.answered(xid, op.code(), 0, now_ms);
         }
-        out
     }
 
     pub(crate) fn reset_connection_reports(&mut self) {
         for connection in self.connections.values_mut() {
-            (connection.report.received, connection.report.sent) = (0, 0);
-            connection.report.latency = Latency::default();
+            let report = &mut connection.report;
+            (report.received, report.sent) = (0, 0);
+            (report.last_op, report.last_zxid, report.last_xid) = (0, Zxid(-1), -1);
+            (report.last_answer_ms, report.last_latency_ms) = (0, 0);
+            report.latency = Latency::default();
         }
     }
 
     pub(crate) fn reset_report(&mut self) {
         self.report.latency = Latency::default();
         (self.report.received, self.report.sent) = (0, 0);
+        self.report.answers = Sizes::default();
     }
 }
 
-fn sorted(
-    attached: &std::collections::HashMap<SessionId, ConnectionId>,
-) -> Vec<(SessionId, ConnectionId)> {
-    let mut pairs: Vec<_> = attached.iter().map(|(session, id)| (*session, *id)).collect();
-    pairs.sort_unstable();
-    pairs
+/// What ZooKeeper calls an operation in a report of connections.
+fn four_letters(op: i32) -> &'static str {
+    use OpCode::*;
+    let Some(op) = OpCode::from_code(op) else { return "NA" };
+    match op {
+        Ping => "PING",
+        CreateSession => "SESS",
+        CloseSession => "CLOS",
+        Multi | MultiRead => "MULT",
+        Create | Create2 | CreateTtl | CreateContainer => "CREA",
+        Delete | DeleteContainer => "DELE",
+        SetData => "SETD",
+        Reconfig => "RECO",
+        SetAcl => "SETA",
+        Sync => "SYNC",
+        Check => "CHEC",
+        Exists => "EXIS",
+        GetData => "GETD",
+        SetWatches | SetWatches2 => "SETW",
+        GetAcl => "GETA",
+        GetChildren | GetChildren2 => "GETC",
+        CheckWatches => "CHKW",
+        RemoveWatches => "REMW",
+        _ => "NA",
+    }
 }

@@ -98,13 +98,9 @@ impl Watches {
         (connections, paths.len(), watches)
     }
 
-    /// Sorted paths each connection watches.
-    pub(crate) fn of(&self, connection: ConnectionId) -> Vec<&str> {
-        let watches = self.by_connection.get(&connection).into_iter().flatten();
-        let mut paths: Vec<_> = watches.map(|(_, path)| path.as_str()).collect();
-        paths.sort_unstable();
-        paths.dedup();
-        paths
+    /// Whose data or existence is watched, and by whom.
+    pub(crate) fn data(&self) -> impl Iterator<Item = (&str, &BTreeSet<ConnectionId>)> {
+        self.data.iter().map(|(path, watchers)| (path.as_str(), watchers))
     }
 }
 

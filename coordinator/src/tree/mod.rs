@@ -123,6 +123,8 @@ pub(crate) struct Tree {
     /// Sum of the hashes of all znodes: equal trees have equal digests.
     digest: u64,
     data_bytes: u64,
+    /// Of all paths together, in Java's characters.
+    path_chars: u64,
     image: Option<ImageWriter>,
 }
 
@@ -173,6 +175,7 @@ impl Tree {
             acls: HashSet::new(),
             digest: 0,
             data_bytes: 0,
+            path_chars: 0,
             image: None,
         }
     }
@@ -219,6 +222,7 @@ impl Tree {
         while let Some(id) = below.pop() {
             seen += 1;
             self.hash_path(id);
+            self.path_chars += self.chars_of_path(id);
             below.extend(self.node(id).children.values());
         }
         if seen + self.free.len() != self.nodes.len() {
@@ -322,6 +326,7 @@ impl Tree {
         above.children.insert(name, id);
         self.rehash(parent);
         self.hash_path(id);
+        self.path_chars += self.chars_of_path(id);
         self.rehash(id);
         undo.push(Undo::Created(id));
         id
@@ -341,6 +346,7 @@ impl Tree {
 
     fn take_out(&mut self, id: NodeId) -> Node {
         self.touch(id);
+        self.path_chars -= self.chars_of_path(id);
         let node = self.nodes[id as usize].take().expect("ids are of znodes that are there");
         self.digest = self.digest.wrapping_sub(node.hash);
         self.data_bytes -= node.data.as_ref().map_or(0, |data| data.len() as u64);
@@ -408,6 +414,7 @@ impl Tree {
                     self.place(id, node);
                     self.mark_owner(id, owner);
                     self.node_mut(parent).children.insert(name, id);
+                    self.path_chars += self.chars_of_path(id);
                     self.rehash(id);
                 }
                 Undo::Parent(id, pzxid, creations) => {
@@ -478,6 +485,11 @@ impl Tree {
         self.data_bytes
     }
 
+    /// Characters of all paths together: ZooKeeper counts them as data.
+    pub(crate) fn path_chars(&self) -> u64 {
+        self.path_chars
+    }
+
     pub(crate) fn digest(&self) -> u64 {
         self.digest
     }
@@ -497,6 +509,19 @@ impl Tree {
     }
 
     /// To be called on a parent before its children.
+    /// Of a path's length, as Java counts it; the root's is its slash.
+    fn chars_of_path(&self, mut id: NodeId) -> u64 {
+        let mut chars = u64::from(id == ROOT);
+        while id != ROOT {
+            let node = self.node(id);
+            let name = &node.name;
+            let name_chars = if name.is_ascii() { name.len() } else { name.encode_utf16().count() };
+            chars += 1 + name_chars as u64;
+            id = node.parent;
+        }
+        chars
+    }
+
     fn hash_path(&mut self, id: NodeId) {
         let node = self.node(id);
         let mut hash = Fnv::new();
