@@ -56,7 +56,8 @@ impl Grain {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Closed {
     pub(crate) grain: Grain,
-    /// When the window began.
+    /// When it was first measured within the window: at its beginning, unless the series, or what broke
+    /// it off, ended within it. A line from the window's beginning would show what nobody measured.
     pub(crate) at_ms: i64,
     pub(crate) series: Series,
     pub(crate) values: Values,
@@ -65,14 +66,16 @@ pub(crate) struct Closed {
 /// What was seen within the window that is open: the worst lag, the mean of the rates.
 #[derive(Debug, Clone, Copy)]
 struct Open {
+    /// When the window began, and when it was first measured within it.
+    begin_ms: i64,
     at_ms: i64,
     worst: [f32; 2],
     rates: [(f32, u16); 2],
 }
 
 impl Open {
-    fn new(at_ms: i64) -> Self {
-        Self { at_ms, worst: [f32::NAN; 2], rates: [(0.0, 0); 2] }
+    fn new(begin_ms: i64, at_ms: i64) -> Self {
+        Self { begin_ms, at_ms, worst: [f32::NAN; 2], rates: [(0.0, 0); 2] }
     }
 
     fn add(&mut self, values: &Values) {
@@ -118,15 +121,15 @@ impl History {
         push_bounded(&mut self.fine, (now_ms, values), FINE_POINTS);
         let mut closed = [None; 2];
         for ((ring, grain), closed) in self.rings.iter_mut().zip(Grain::ALL).zip(&mut closed) {
-            let at_ms = now_ms - now_ms.rem_euclid(grain.ms());
+            let begin_ms = now_ms - now_ms.rem_euclid(grain.ms());
             if let Some(open) = ring.open
-                && open.at_ms != at_ms
+                && open.begin_ms != begin_ms
             {
                 push_bounded(&mut ring.points, (open.at_ms, open.values()), grain.points_max());
                 *closed = Some((open.at_ms, open.values()));
                 ring.open = None;
             }
-            ring.open.get_or_insert_with(|| Open::new(at_ms)).add(&values);
+            ring.open.get_or_insert_with(|| Open::new(begin_ms, now_ms)).add(&values);
         }
         closed
     }
@@ -424,6 +427,31 @@ mod tests {
         }
         assert!(histories.of.len() <= SERIES_MAX);
         assert!(histories.bytes() <= BYTES_MAX + (1 << 20), "{}", histories.bytes());
+    }
+
+    #[test]
+    fn a_line_begins_where_it_was_first_measured_and_after_a_gap_again() {
+        let mut histories = Histories::default();
+        // Within windows of ten seconds and of five minutes, with a silence of two hours.
+        let (begin, again) = (1_007_000, 1_007_000 + 7_200_000);
+        let mut closed = Vec::new();
+        for from in [begin, again] {
+            for second in 0..700 {
+                closed.extend(histories.push(&snapshot(from + second * 1000, 1, 5)));
+            }
+        }
+        for grain in Grain::ALL {
+            let stamps = closed.iter().filter(|one| one.grain == grain).map(|one| one.at_ms);
+            let stamps: Vec<_> = stamps.collect();
+            assert_eq!((stamps[0], stamps[1] % grain.ms()), (begin, 0), "{grain:?}");
+            let first_again = stamps.iter().find(|ms| **ms > begin + 700_000);
+            assert_eq!(first_again, Some(&again), "{grain:?}");
+        }
+        // Coarse and fine points together: none before the first, and each later than the one before.
+        let points = histories.points("group-0", "logs", ALL);
+        assert_eq!((points[0][0], points[0][1]), (Some(begin as f64 / 1000.0), Some(5.0)));
+        assert!(points.windows(2).all(|two| two[0][0] < two[1][0]));
+        assert!(points.iter().any(|point| point[1].is_none()), "the silence is a gap");
     }
 
     #[test]
