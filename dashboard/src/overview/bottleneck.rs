@@ -1,7 +1,7 @@
 //! What holds the line up, in one sentence that names the hop first, as the page calls it. Pure.
 
 /// A backlog that is younger than this is none.
-const BEHIND_S: f64 = 5.0;
+pub(super) const BEHIND_S: f64 = 5.0;
 /// From this share of its time on it is the index that a sink waits for.
 const BLOCKED_SHARE: f64 = 0.5;
 /// Bytes of files that are not shipped yet, below which the shipper keeps up.
@@ -16,6 +16,8 @@ pub(super) struct Line {
     pub(super) index_why: Option<String>,
     pub(super) offline: usize,
     pub(super) worst: Option<Worst>,
+    /// A group that is none of the sinks' and makes no headway.
+    pub(super) elsewhere: Option<Worst>,
     pub(super) in_rate: Option<f64>,
     pub(super) out_rate: Option<f64>,
     pub(super) is_index_away: bool,
@@ -77,7 +79,24 @@ pub(super) fn find(line: &Line) -> Option<Bottleneck> {
             ),
         );
     }
-    backlog(line).or_else(|| unshipped(line))
+    backlog(line).or_else(|| unshipped(line)).or_else(|| elsewhere(line))
+}
+
+/// The lines themselves flow.
+fn elsewhere(line: &Line) -> Option<Bottleneck> {
+    let Worst { group, topic, lag, members, state, .. } = line.elsewhere.as_ref()?;
+    let (its, do_so) = match (*members, state.as_str()) {
+        (1, "stalled") => ("member", "stands still"),
+        (1, _) => ("member", "reads less than what arrives"),
+        (_, "stalled") => ("members", "stand still"),
+        _ => ("members", "read less than what arrives"),
+    };
+    at(
+        "topics",
+        format!(
+            "Of the topics {topic} is not read by {group}, which is none of the sinks': {lag} records wait, and its {members} {its} {do_so}."
+        ),
+    )
 }
 
 fn backlog(line: &Line) -> Option<Bottleneck> {
@@ -232,6 +251,40 @@ mod tests {
         check(
             |line| line.broker_why = Some("no answer".into()),
             Some("The topics cannot be asked for: no answer."),
+        );
+    }
+
+    #[test]
+    fn a_group_beside_the_line_that_stands_still_is_named_while_the_line_flows() {
+        let other = |members, state: &str| {
+            let worst = line().worst.unwrap();
+            Some(Worst { group: "billing".into(), members, state: state.into(), ..worst })
+        };
+        check(
+            |line| {
+                line.worst = None;
+                line.elsewhere = other(2, "stalled");
+            },
+            Some(
+                "Of the topics logs is not read by billing, which is none of the sinks': 5000 records wait, and its 2 members stand still.",
+            ),
+        );
+        check(
+            |line| {
+                line.worst = None;
+                line.elsewhere = other(1, "behind");
+            },
+            Some(
+                "Of the topics logs is not read by billing, which is none of the sinks': 5000 records wait, and its 1 member reads less than what arrives.",
+            ),
+        );
+        // What holds the line itself up comes first.
+        check(
+            |line| {
+                line.worst.as_mut().unwrap().drain_s = Some(90.0);
+                line.elsewhere = other(2, "stalled");
+            },
+            Some("The sink catches up: sink works off 5000 records of logs, empty in 90 s."),
         );
     }
 

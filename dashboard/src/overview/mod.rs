@@ -6,7 +6,7 @@ mod sample;
 use std::sync::Arc;
 use std::time::Duration;
 
-use elkfk_broker_client::lag::{Drain, GroupLag, Snapshot};
+use elkfk_broker_client::lag::{Drain, Figures, GroupLag, Snapshot, State, TopicLag};
 use serde_json::{Value, json};
 
 use crate::elastic::Elastic;
@@ -112,14 +112,23 @@ pub(crate) fn answer(shared: &Shared) -> Value {
         .or_else(|| groups.iter().filter_map(|group| group.figures.out_rate).reduce(|a, b| a + b));
     let broker_why =
         latest.as_ref().and_then(|latest: &Arc<Latest>| latest.broker.as_ref().err().cloned());
+    let of_sinks = |of: fn(&Sink) -> Option<(f64, f64)>| {
+        flow.mean(|sample| sample.sink().and_then(|sink| of(&sink)))
+    };
+    let topic_wait_s = sink
+        .as_ref()
+        .filter(|sink| sink.topic_waits.is_some())
+        .map(|_| of_sinks(|sink| sink.topic_wait_s.zip(sink.topic_waits)));
+    let bulk_s = of_sinks(|sink| sink.bulk_s.zip(sink.bulks));
     let hops = vec![
         files(sample, &flow),
         shipper(sample, &flow),
-        topics(&facts, &snapshot, in_rate, offline, broker_why.clone()),
-        sinks(sample, sink.as_ref(), &groups, out_rate),
-        indices(sample, index_rate, end_to_end_s),
+        topics(&facts, &snapshot, in_rate, offline, broker_why.clone(), topic_wait_s),
+        sinks(sample, sink.as_ref(), &groups, out_rate, bulk_s),
+        indices(sample, sink.as_ref(), index_rate, end_to_end_s),
     ];
     let line = Line {
+        elsewhere: elsewhere(&snapshot, &groups),
         broker_why,
         index_why: sample.index.as_ref().and_then(|index| index.as_ref().err().cloned()),
         offline,
@@ -153,8 +162,30 @@ fn groups_of<'a>(snapshot: &'a Snapshot, sink: Option<&Sink>) -> Vec<&'a GroupLa
     if found.is_empty() { snapshot.groups.iter().collect() } else { found }
 }
 
+/// The worst of the groups that are none of the sinks' and make no headway with their members there: they
+/// stand still, or never catch up. Who has gone and left a group behind holds nobody up.
+fn elsewhere(snapshot: &Snapshot, groups: &[&GroupLag]) -> Option<Worst> {
+    let others = snapshot
+        .groups
+        .iter()
+        .filter(|group| group.members > 0 && !groups.iter().any(|one| one.group == group.group));
+    worst_of(others, |topic| {
+        let Figures { state, drain, lag_seconds, .. } = topic.figures;
+        let is_behind = lag_seconds.is_some_and(|seconds| seconds >= bottleneck::BEHIND_S);
+        state == State::Stalled || drain == Some(Drain::Never) && is_behind
+    })
+}
+
 fn worst(groups: &[&GroupLag]) -> Option<Worst> {
-    let all = groups.iter().flat_map(|group| group.topics.iter().map(move |topic| (group, topic)));
+    worst_of(groups.iter().copied(), |_| true)
+}
+
+fn worst_of<'a>(
+    groups: impl Iterator<Item = &'a GroupLag>,
+    is_wanted: impl Fn(&TopicLag) -> bool,
+) -> Option<Worst> {
+    let all = groups.flat_map(|group| group.topics.iter().map(move |topic| (group, topic)));
+    let all = all.filter(|(_, topic)| is_wanted(topic));
     let behind = all.filter(|(_, topic)| topic.figures.lag.is_some_and(|lag| lag > 0));
     let (group, topic) = behind.max_by(|(_, a), (_, b)| {
         let seconds = |seconds: Option<f64>| seconds.unwrap_or(0.0);
@@ -186,10 +217,26 @@ fn hop(name: &str, rate: Option<f64>, ok: Option<bool>, text: String) -> Value {
         "text": text,
         "lag": null,
         "lag_seconds": null,
+        "waiting_bytes": null,
         "latency_s": null,
+        "latency_is": null,
         "detail": {},
     })
 }
+
+/// How long a record takes there, in seconds, and what that is the time of.
+fn takes(hop: &mut Value, latency_s: Option<f64>, what: &str) {
+    hop["latency_s"] = latency_s.into();
+    hop["latency_is"] = latency_s.map(|_| what).into();
+}
+
+const TAKES_FILES: &str = "from when a line stood in its file to when it was read";
+const TAKES_SHIPPER: &str = "from the reading of a line to the broker's acknowledgement";
+const TAKES_TOPICS: &str = "from the time of a record to when the sink read it";
+const TAKES_TOPICS_UNREAD: &str =
+    "age of the oldest record that a group has not read, for no sink says how long it waited";
+const TAKES_SINK: &str = "from a bulk request to its answer";
+const TAKES_INDICES: &str = "from the time of a line to when it was found: the age of the newest";
 
 const NO_SHIPPER: &str = "no shipper runs in this process";
 
@@ -201,6 +248,9 @@ fn files(sample: &Sample, flow: &Flow) -> Value {
     let files = shipper.files;
     let text = format!("{files} file{}", if files == 1.0 { "" } else { "s" });
     let mut hop = hop("files", rate, Some(true), text);
+    hop["waiting_bytes"] = shipper.unshipped_bytes.into();
+    let waits = |shipper: &Shipper| (shipper.file_wait_s, shipper.lines);
+    takes(&mut hop, flow.mean(|sample| sample.shipper.as_ref().map(waits)), TAKES_FILES);
     hop["detail"] = json!({"files": files, "unshipped_bytes": shipper.unshipped_bytes});
     hop
 }
@@ -218,6 +268,9 @@ fn shipper(sample: &Sample, flow: &Flow) -> Value {
         _ => "all is sent".to_owned(),
     };
     let mut hop = hop("shipper", rate, Some(shipper.is_kafka_up), text);
+    hop["waiting_bytes"] = shipper.in_flight_bytes.into();
+    let acks = |shipper: &Shipper| (shipper.ack_s, shipper.acks);
+    takes(&mut hop, flow.mean(|sample| sample.shipper.as_ref().map(acks)), TAKES_SHIPPER);
     hop["detail"] = json!({
         "unshipped_bytes": shipper.unshipped_bytes,
         "in_flight_bytes": shipper.in_flight_bytes,
@@ -232,6 +285,8 @@ fn topics(
     in_rate: Option<f64>,
     offline: usize,
     why: Option<String>,
+    // Where a sink says how long: `None` if nothing was read of late.
+    wait_s: Option<Option<f64>>,
 ) -> Value {
     let shown = facts.topics.iter().filter(|topic| !topic.is_internal).count();
     let partitions = facts.partitions();
@@ -246,7 +301,12 @@ fn topics(
     let lags = snapshot.groups.iter().filter_map(|group| group.figures.lag);
     hop["lag"] = lags.max().into();
     let seconds = snapshot.groups.iter().filter_map(|group| group.figures.lag_seconds);
-    hop["lag_seconds"] = seconds.reduce(f64::max).into();
+    let oldest_s = seconds.reduce(f64::max);
+    hop["lag_seconds"] = oldest_s.into();
+    match wait_s {
+        Some(wait_s) => takes(&mut hop, wait_s, TAKES_TOPICS),
+        None => takes(&mut hop, oldest_s, TAKES_TOPICS_UNREAD),
+    }
     hop["detail"] = json!({
         "topics": shown,
         "partitions": partitions,
@@ -257,7 +317,13 @@ fn topics(
     hop
 }
 
-fn sinks(sample: &Sample, sink: Option<&Sink>, groups: &[&GroupLag], rate: Option<f64>) -> Value {
+fn sinks(
+    sample: &Sample,
+    sink: Option<&Sink>,
+    groups: &[&GroupLag],
+    rate: Option<f64>,
+    bulk_s: Option<f64>,
+) -> Value {
     let away: Vec<String> = sample
         .sinks
         .iter()
@@ -282,7 +348,7 @@ fn sinks(sample: &Sample, sink: Option<&Sink>, groups: &[&GroupLag], rate: Optio
     let seconds = groups.iter().filter_map(|group| group.figures.lag_seconds);
     hop["lag_seconds"] = seconds.reduce(f64::max).into();
     if let Some(sink) = sink {
-        hop["latency_s"] = sink.bulk_seconds_mean.into();
+        takes(&mut hop, bulk_s, TAKES_SINK);
         hop["detail"] = json!({
             "records": sink.records,
             "delivered": sink.delivered,
@@ -290,7 +356,6 @@ fn sinks(sample: &Sample, sink: Option<&Sink>, groups: &[&GroupLag], rate: Optio
             "dead_letters": sink.dead_letters,
             "grok_failures": sink.grok_failures,
             "blocked_share": sink.blocked_share,
-            "bulk_seconds_mean": sink.bulk_seconds_mean,
             "workers": sink.workers,
             "consumers": sink.consumers,
             "groups": sink.groups,
@@ -300,7 +365,12 @@ fn sinks(sample: &Sample, sink: Option<&Sink>, groups: &[&GroupLag], rate: Optio
     hop
 }
 
-fn indices(sample: &Sample, rate: Option<f64>, end_to_end_s: Option<f64>) -> Value {
+fn indices(
+    sample: &Sample,
+    sink: Option<&Sink>,
+    rate: Option<f64>,
+    end_to_end_s: Option<f64>,
+) -> Value {
     match &sample.index {
         None => hop("indices", None, None, "the index is being asked".to_owned()),
         Some(Err(why)) => hop("indices", None, Some(false), why.clone()),
@@ -308,7 +378,8 @@ fn indices(sample: &Sample, rate: Option<f64>, end_to_end_s: Option<f64>) -> Val
             let count = index.indices;
             let text = format!("{count} {}", if count == 1 { "index" } else { "indices" });
             let mut hop = hop("indices", rate, Some(true), text);
-            hop["latency_s"] = end_to_end_s.into();
+            hop["lag"] = sink.and_then(|sink| sink.in_flight).into();
+            takes(&mut hop, end_to_end_s, TAKES_INDICES);
             hop["detail"] = json!({
                 "indices": count,
                 "documents": index.documents,
@@ -325,6 +396,89 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_hop_says_how_long_a_record_takes_and_what_that_is_the_time_of() {
+        let mut flow = Flow::default();
+        for n in [0.0, 10.0] {
+            let shipper = Shipper {
+                lines: n * 10.0,
+                file_wait_s: n,
+                acks: n * 10.0,
+                ack_s: n / 2.0,
+                ..Shipper::default()
+            };
+            flow.push(Sample { at_ms: n as i64, shipper: Some(shipper), ..Sample::default() });
+        }
+        let sample = flow.newest().unwrap();
+        let of = |hop: Value| (hop["latency_s"].as_f64(), hop["latency_is"].clone());
+        assert_eq!(of(files(sample, &flow)), (Some(0.1), TAKES_FILES.into()));
+        assert_eq!(of(shipper(sample, &flow)), (Some(0.05), TAKES_SHIPPER.into()));
+
+        let figures = Figures { lag: Some(3), lag_seconds: Some(7.0), ..Figures::default() };
+        let group = group("billing", 1, figures);
+        let snapshot = Snapshot { now_ms: 1, groups: vec![group] };
+        let topics = |wait| of(topics(&Default::default(), &snapshot, None, 0, None, wait));
+        assert_eq!(topics(Some(Some(0.25))), (Some(0.25), TAKES_TOPICS.into()));
+        assert_eq!(topics(Some(None)), (None, Value::Null), "nothing was read of late");
+        assert_eq!(topics(None), (Some(7.0), TAKES_TOPICS_UNREAD.into()));
+
+        let sink = Sink { in_flight: Some(40.0), ..Sink::default() };
+        let found = Sample { index: Some(Ok(Index::default())), ..Sample::default() };
+        let indices = indices(&found, Some(&sink), Some(1.0), Some(1.5));
+        assert_eq!(indices["lag"], 40.0);
+        assert_eq!(of(indices), (Some(1.5), TAKES_INDICES.into()));
+        assert_eq!(
+            of(sinks(&found, Some(&sink), &[], None, Some(0.2))),
+            (Some(0.2), TAKES_SINK.into())
+        );
+    }
+
+    fn group(name: &str, members: usize, figures: Figures) -> GroupLag {
+        let topic =
+            TopicLag { topic: "orders".into(), figures: figures.clone(), ..TopicLag::default() };
+        GroupLag {
+            group: name.into(),
+            state: "Stable".into(),
+            members,
+            figures,
+            topics: vec![topic],
+            why: None,
+        }
+    }
+
+    #[test]
+    fn a_group_of_somebody_else_that_makes_no_headway_is_found() {
+        let stalled = Figures {
+            lag: Some(80),
+            lag_seconds: Some(40.0),
+            state: State::Stalled,
+            ..Figures::default()
+        };
+        let never = Figures {
+            lag: Some(90),
+            lag_seconds: Some(20.0),
+            drain: Some(Drain::Never),
+            ..Figures::default()
+        };
+        let calm = Figures { lag: Some(0), lag_seconds: Some(0.0), ..Figures::default() };
+        let groups = vec![
+            group("elkfk-sink", 2, calm.clone()),
+            group("left", 0, stalled.clone()),
+            group("slow", 1, never),
+            group("stuck", 1, stalled),
+        ];
+        let mut snapshot = Snapshot { now_ms: 1, groups };
+        let sink = Sink { groups: vec!["elkfk-sink".into()], ..Sink::default() };
+        let found = |snapshot: &Snapshot| {
+            elsewhere(snapshot, &groups_of(snapshot, Some(&sink))).map(|it| it.group)
+        };
+        assert_eq!(found(&snapshot).as_deref(), Some("stuck"));
+        snapshot.groups.pop();
+        assert_eq!(found(&snapshot).as_deref(), Some("slow"));
+        snapshot.groups.pop();
+        assert_eq!(found(&snapshot), None, "a group that was left holds nobody up");
+    }
+
+    #[test]
     fn what_is_not_known_is_null_and_the_text_says_why() {
         let flow = Flow::default();
         let sample = Sample {
@@ -337,12 +491,12 @@ mod tests {
             (&files["ok"], &files["rate"], &files["text"]),
             (&Value::Null, &Value::Null, &NO_SHIPPER.into())
         );
-        let sink = sinks(&sample, None, &[], None);
+        let sink = sinks(&sample, None, &[], None, None);
         assert_eq!(
             (&sink["ok"], &sink["text"]),
             (&false.into(), &"http://a:1: no answer in 3 s".into())
         );
-        let indices = indices(&sample, None, None);
+        let indices = indices(&sample, None, None, None);
         assert_eq!(
             (&indices["ok"], &indices["text"]),
             (&false.into(), &"http://b does not answer".into())

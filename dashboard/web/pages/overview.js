@@ -47,9 +47,9 @@ function Band({ from, to }) {
 
 function Hop({ hop, isSlow, snapshot }) {
   const facts = [
-    ["waiting", hop.lag == null ? (hop.detail?.unshipped_bytes == null ? null : bytes(hop.detail.unshipped_bytes)) : html`${count(hop.lag)} <small>${hop.name === "files" ? "unread" : "records"}</small>`],
+    ["waiting", hop.lag != null ? html`${count(hop.lag)} <small>${hop.lag === 1 ? "record" : "records"}</small>` : hop.waiting_bytes == null ? null : bytes(hop.waiting_bytes)],
     ["oldest", hop.lag_seconds == null ? null : duration(hop.lag_seconds)],
-    ["takes", hop.latency_s == null ? null : duration(hop.latency_s)],
+    ["takes", hop.latency_s == null ? null : html`<span title=${hop.latency_is ?? null}>${duration(hop.latency_s)}</span>`],
   ];
   return html`<li class=${`hop ${isSlow ? "slowest" : ""} ${hop.ok === false ? "down" : ""}`} data-hop=${hop.name}>
     <h2><span aria-hidden="true" class=${hop.ok === false ? "bad" : hop.ok ? "good" : "muted"}>${hop.ok === false ? "✖" : hop.ok ? "✔" : "○"}</span> ${NAMES[hop.name] ?? hop.name} ${isSlow && html`<span class="tag">slowest</span>`}</h2>
@@ -86,7 +86,7 @@ function figure(name, value) {
 }
 
 function Detail({ detail }) {
-  const entries = Object.entries(detail ?? {}).filter(([name, value]) => name !== "unshipped_bytes" && value != null && value !== "" && (typeof value !== "object" || Array.isArray(value)));
+  const entries = Object.entries(detail ?? {}).filter(([name, value]) => name !== "unshipped_bytes" && name !== "in_flight_bytes" && value != null && value !== "" && (typeof value !== "object" || Array.isArray(value)));
   if (!entries.length) return null;
   return html`<dl class="detail">${entries.slice(0, DETAILS).map(([name, value]) => html`<div key=${name}><dt>${name.replace(/_(bytes|ms|per_s|s|seconds|total|share|rate)$/, "").replaceAll("_", " ")}</dt><dd>${figure(name, value)}</dd></div>`)}</dl>`;
 }
