@@ -99,10 +99,48 @@ pub(crate) fn answer(shared: &Shared) -> Value {
     let sessions: Vec<Value> = sessions.take(SESSIONS_MAX).collect();
     json!({
         "servers": servers,
+        "text": (!known.servers.is_empty()).then(|| as_a_whole(&known.servers)),
         "elections": elections,
         "sessions": (!answered.is_empty()).then_some(sessions),
         "why": shared.ensemble.why,
     })
+}
+
+/// The servers as one, in a sentence: who leads whom, and what is missing.
+fn as_a_whole(servers: &[Server]) -> String {
+    let has = |mode: &str| {
+        let of_it = |server: &&Server| server.why.is_none() && server.mode.as_deref() == Some(mode);
+        servers.iter().filter(of_it).collect::<Vec<_>>()
+    };
+    let count = |number: usize, one: &str| match number {
+        1 => format!("1 {one}"),
+        number => format!("{number} {one}s"),
+    };
+    let away = servers.iter().filter(|server| server.why.is_some()).count();
+    let rest = match away {
+        0 => String::new(),
+        away => format!(", {} of {} not serving", away, count(servers.len(), "server")),
+    };
+    let (followers, observers) = (has("follower").len(), has("observer").len());
+    let observers = match observers {
+        0 => String::new(),
+        observers => format!(" and {}", count(observers, "observer")),
+    };
+    match has("leader")[..] {
+        [leader] => {
+            let in_sync = match leader.synced_followers {
+                Some(synced) => format!(" ({synced} in sync)"),
+                None => String::new(),
+            };
+            let followers = count(followers, "follower");
+            format!("{} leads {followers}{in_sync}{observers}{rest}.", leader.address)
+        }
+        [] if away == servers.len() => "No server serves.".to_owned(),
+        [] if servers.len() == 1 && away == 0 => "One server that stands alone.".to_owned(),
+        [] => format!("No leader is known{rest}."),
+        // Asked one after the other, around an election; a majority follows one of them only.
+        [..] => format!("Several say that they lead{rest}: an election is under way."),
+    }
 }
 
 pub(crate) async fn run(shared: Arc<Shared>) {
@@ -194,6 +232,33 @@ mod tests {
                 "a is follower, was away"
             ]
         );
+    }
+
+    #[test]
+    fn the_whole_is_told_in_a_sentence() {
+        let servers = |modes: &[&str]| -> Vec<Server> {
+            let server = |(n, mode): (usize, &&str)| Server {
+                address: format!("zk-{n}:2181"),
+                mode: (*mode != "away").then(|| (*mode).to_owned()),
+                why: (*mode == "away").then(|| "refused".to_owned()),
+                synced_followers: (*mode == "leader").then_some(2),
+                ..Server::default()
+            };
+            modes.iter().enumerate().map(server).collect()
+        };
+        for (modes, expected) in [
+            (&["follower", "leader", "follower"][..], "zk-1:2181 leads 2 followers (2 in sync)."),
+            (
+                &["leader", "follower", "away", "observer"],
+                "zk-0:2181 leads 1 follower (2 in sync) and 1 observer, 1 of 4 servers not serving.",
+            ),
+            (&["standalone"], "One server that stands alone."),
+            (&["away", "follower"], "No leader is known, 1 of 2 servers not serving."),
+            (&["away", "away"], "No server serves."),
+            (&["leader", "leader"], "Several say that they lead: an election is under way."),
+        ] {
+            assert_eq!(as_a_whole(&servers(modes)), expected);
+        }
     }
 
     #[test]

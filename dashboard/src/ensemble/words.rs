@@ -22,6 +22,9 @@ pub(crate) struct Server {
     pub(crate) znodes: Option<i64>,
     pub(crate) watches: Option<i64>,
     pub(crate) ephemerals: Option<i64>,
+    /// Followers and observers that are connected to it, and followers that are in sync; a leader says so.
+    pub(crate) learners: Option<i64>,
+    pub(crate) synced_followers: Option<i64>,
     /// `mntr` as it is.
     pub(crate) raw: Map<String, Value>,
     /// `None` where `cons` is not answered.
@@ -87,6 +90,9 @@ impl Server {
                 "zk_znode_count" => self.znodes = number,
                 "zk_watch_count" => self.watches = number,
                 "zk_ephemerals_count" => self.ephemerals = number,
+                // Until 3.5 observers are counted among the followers; 3.6 has another name for both.
+                "zk_followers" | "zk_learners" => self.learners = number,
+                "zk_synced_followers" => self.synced_followers = number,
                 _ => {}
             }
             self.raw.insert(name.to_owned(), number.map_or_else(|| value.into(), Value::from));
@@ -108,6 +114,8 @@ impl Server {
             "znodes": self.znodes,
             "watches": self.watches,
             "ephemerals": self.ephemerals,
+            "learners": self.learners,
+            "synced_followers": self.synced_followers,
             "raw": self.raw,
         })
     }
@@ -172,10 +180,11 @@ mod tests {
 
     #[test]
     fn mntr_and_cons_say_more() {
-        let mntr = "zk_version\t3.5.7-x, built on 1\nzk_avg_latency\t3\nzk_watch_count\t7\nzk_server_state\tleader\nzk_note\t<b>\n";
+        let mntr = "zk_version\t3.5.7-x, built on 1\nzk_avg_latency\t3\nzk_watch_count\t7\nzk_server_state\tleader\nzk_followers\t3\nzk_synced_followers\t2\nzk_note\t<b>\n";
         let cons = " /10.0.0.1:4567[1](queued=0,recved=5,sent=6,sid=0x100,lop=PING,est=17,to=18000)\n /10.0.0.2:1[0](queued=0,recved=1,sent=0)\n\n";
         let server = Server::of("a:2181", SRVR, mntr, cons);
         assert_eq!((server.mode.as_deref(), server.watches), (Some("leader"), Some(7)));
+        assert_eq!((server.learners, server.synced_followers), (Some(3), Some(2)));
         assert_eq!(server.raw["zk_note"], "<b>");
         let sessions = server.sessions.unwrap();
         assert_eq!(sessions.len(), 1);

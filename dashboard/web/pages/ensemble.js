@@ -9,6 +9,7 @@ export function Ensemble({ address, stream }) {
   const { body } = answer;
   return html`
     <${Trouble} of=${answer} what="The ensemble" />
+    ${body?.text && html`<p class="sentence-line" id="ensemble">${body.text}</p>`}
     ${body && html`<div class="cards">${body.servers.map((server) => html`<${Server} key=${server.address} server=${server} />`)}</div>`}
     ${body && !body.servers.length && html`<p class="notice">${body.why ?? "No server of the ensemble is known."}</p>`}
     <${Znodes} query=${address.query} />
@@ -18,7 +19,8 @@ export function Ensemble({ address, stream }) {
 function Server({ server }) {
   const [isRaw, setRaw] = useState(false);
   const latency = server.latency_ms;
-  const facts = [["zxid", server.zxid], ["connections", count(server.connections)], ["outstanding", count(server.outstanding)], ["znodes", count(server.znodes)], ["ephemerals", count(server.ephemerals)], ["watches", count(server.watches)]];
+  const facts = [["zxid", server.zxid], ["connections", count(server.connections)], ["outstanding", count(server.outstanding)], ["znodes", count(server.znodes)], ["ephemerals", count(server.ephemerals)], ["watches", count(server.watches)],
+    ...(server.learners == null ? [] : [["learners", count(server.learners)], ["followers in sync", count(server.synced_followers)]])];
   const raw = Object.entries(server.raw ?? {});
   return html`<section class=${`panel card ${server.ok ? "" : "down"}`} aria-label=${`Server ${server.address}`}>
     <p class="side-title"><span><span aria-hidden="true" class=${server.ok ? "good" : "bad"}>${server.ok ? "✔" : "✖"}</span> <span class="name">${server.address}</span></span> ${server.mode && html`<span class=${server.mode === "leader" ? "tag" : "muted"}>${server.mode}</span>`}</p>
