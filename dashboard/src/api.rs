@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 
 use crate::ask::Params;
 use crate::cluster::topics;
+use crate::lag::heat::MINUTES_MAX;
 use crate::lag::{answers, whatif};
 use crate::{Shared, alerts, decisions, ensemble, groups, hold, overview};
 
 /// Why there is no answer, told to the page.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub(crate) status: StatusCode,
     pub(crate) text: String,
@@ -45,16 +46,16 @@ pub(crate) async fn get(shared: &Arc<Shared>, path: &str, params: &Params) -> Op
     Some(match path.strip_prefix("/api/v1/")? {
         "lag" => whole(shared).await,
         "lag/partitions" => partitions(shared, params),
-        "lag/history" => Ok(history(shared, params)),
-        "lag/heat" => Ok(heat(shared, params)),
+        "lag/history" => history(shared, params),
+        "lag/heat" => heat(shared, params),
         "lag/whatif" => what_if(shared, params),
-        "marks" => Ok(marks(shared, params)),
+        "marks" => marks(shared, params),
         "overview" => Ok(overview::answer(shared)),
         "topics" => topics::list(shared, params),
         "topic" => topics::one(shared, params).await,
         "groups" => groups::list(shared, params).await,
         "group" => groups::one(shared, params).await,
-        "decisions" => Ok(decisions::answer(shared, params)),
+        "decisions" => decisions::answer(shared, params),
         "alerts" => Ok(alerts::list(shared)),
         "ensemble" => Ok(ensemble::answer(shared)),
         "ensemble/znode" => ensemble::znode::answer(shared, params).await,
@@ -92,35 +93,42 @@ async fn whole(shared: &Shared) -> Answer {
 }
 
 fn partitions(shared: &Shared, params: &Params) -> Answer {
+    let page = params.page()?;
     let latest = shared.latest().ok_or_else(Problem::unmeasured)?;
     let (group, topic) = (params.text("group"), params.text("topic"));
     let leaders = hold(&shared.cluster).leaders(topic);
-    Ok(answers::partitions(latest.topic(group, topic), &leaders, &params.page()))
+    Ok(answers::partitions(latest.topic(group, topic), &leaders, &page))
 }
 
-fn history(shared: &Shared, params: &Params) -> Value {
+/// From and to before when, in milliseconds; everything where it is not said.
+fn span(params: &Params) -> Result<(i64, i64), Problem> {
+    let (from_ms, to_ms) = (params.time_ms("from_ms")?, params.time_ms("to_ms")?);
+    Ok((from_ms.unwrap_or(i64::MIN), to_ms.unwrap_or(i64::MAX)))
+}
+
+fn history(shared: &Shared, params: &Params) -> Answer {
     let (group, topic) = (params.text("group"), params.text("topic"));
-    let span =
-        (params.number("from_ms").unwrap_or(i64::MIN), params.number("to_ms").unwrap_or(i64::MAX));
-    json!({ "points": hold(&shared.memory).histories.points(group, topic, span) })
+    let span = span(params)?;
+    Ok(json!({ "points": hold(&shared.memory).histories.points(group, topic, span) }))
 }
 
-fn heat(shared: &Shared, params: &Params) -> Value {
-    let minutes = params.number("minutes").unwrap_or(30);
-    hold(&shared.memory).heat.strip(params.text("group"), params.text("topic"), minutes)
+fn heat(shared: &Shared, params: &Params) -> Answer {
+    let minutes = params.number("minutes", 1..=MINUTES_MAX)?.unwrap_or(MINUTES_MAX);
+    Ok(hold(&shared.memory).heat.strip(params.text("group"), params.text("topic"), minutes))
 }
 
 fn what_if(shared: &Shared, params: &Params) -> Answer {
+    let count = |name: &str| params.number(name, 1..=whatif::COUNT_MAX);
+    let (partitions, consumers) = (count("partitions")?, count("consumers")?);
     let latest = shared.latest().ok_or_else(Problem::unmeasured)?;
     let (group, topic) = (params.text("group"), params.text("topic"));
     let topic = latest
         .topic(group, topic)
         .ok_or_else(|| Problem::missing(format!("the group {group:?} reads no topic {topic:?}")))?;
-    Ok(whatif::answer(topic, params.number("partitions"), params.number("consumers")))
+    Ok(whatif::answer(topic, partitions, consumers))
 }
 
-fn marks(shared: &Shared, params: &Params) -> Value {
-    let from_ms = params.number("from_ms").unwrap_or(i64::MIN);
-    let to_ms = params.number("to_ms").unwrap_or(i64::MAX);
-    json!({ "marks": hold(&shared.marks).between(from_ms, to_ms) })
+fn marks(shared: &Shared, params: &Params) -> Answer {
+    let (from_ms, to_ms) = span(params)?;
+    Ok(json!({ "marks": hold(&shared.marks).between(from_ms, to_ms) }))
 }

@@ -1,10 +1,20 @@
 //! What a request asks for: its parameters, and the page of a table that they name.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
 use serde_json::Value;
+
+use crate::api::Problem;
 
 /// Rows of one answer; more would freeze the page that shows them.
 pub(crate) const LIMIT_MAX: usize = 500;
 const LIMIT: usize = 100;
+/// More rows than any table has.
+const OFFSET_MAX: usize = u32::MAX as usize;
+/// Of a value that is wrong and told back.
+const VALUE_CHARS_MAX: usize = 100;
 
 /// The parameters of a request, decoded.
 #[derive(Debug, Default)]
@@ -25,23 +35,66 @@ impl Params {
         self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
-    /// `None` where it is not given or no number.
-    pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
-        self.text(name).trim().parse().ok()
+    /// `None` where it is not given, or empty.
+    ///
+    /// # Errors
+    /// What is no number, or none of `allowed`, with what is.
+    pub(crate) fn number<T>(
+        &self,
+        name: &str,
+        allowed: RangeInclusive<T>,
+    ) -> Result<Option<T>, Problem>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let (from, to) = (allowed.start(), allowed.end());
+        self.parsed(name, &allowed, || format!("a whole number from {from} to {to}"))
+    }
+
+    /// A time, as [`Params::number`] reads numbers.
+    pub(crate) fn time_ms(&self, name: &str) -> Result<Option<i64>, Problem> {
+        let allowed = i64::MIN..=i64::MAX;
+        self.parsed(name, &allowed, || "a time in whole milliseconds since 1970".to_owned())
+    }
+
+    fn parsed<T: FromStr + PartialOrd>(
+        &self,
+        name: &str,
+        allowed: &RangeInclusive<T>,
+        expected: impl Fn() -> String,
+    ) -> Result<Option<T>, Problem> {
+        let text = self.text(name).trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let number = text.parse().ok().filter(|number| allowed.contains(number));
+        let wrong = || {
+            let shown: String = text.chars().take(VALUE_CHARS_MAX).collect();
+            Problem::wrong(format!("{name}={shown:?} is not {}", expected()))
+        };
+        number.map(Some).ok_or_else(wrong)
     }
 
     pub(crate) fn is_set(&self, name: &str) -> bool {
         matches!(self.text(name), "1" | "true" | "yes")
     }
 
-    pub(crate) fn page(&self) -> Page {
-        Page {
+    /// # Errors
+    /// As [`Params::number`].
+    pub(crate) fn page(&self) -> Result<Page, Problem> {
+        Ok(Page {
             sort: self.text("sort").to_owned(),
             is_descending: self.is_set("desc"),
-            offset: self.number("offset").unwrap_or(0),
-            limit: self.number("limit").unwrap_or(LIMIT).clamp(1, LIMIT_MAX),
+            offset: self.number("offset", 0..=OFFSET_MAX)?.unwrap_or(0),
+            limit: self.limit()?,
             wanted: self.text("q").trim().to_lowercase(),
-        }
+        })
+    }
+
+    /// # Errors
+    /// As [`Params::number`].
+    pub(crate) fn limit(&self) -> Result<usize, Problem> {
+        Ok(self.number("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT))
     }
 }
 
@@ -143,7 +196,7 @@ mod tests {
     fn a_page_is_sorted_cut_and_leaves_the_unknown_last() {
         let rows = || vec![Some(2.0), None, Some(3.0), Some(1.0)];
         let cut = |query: &str| {
-            let page = Params::of(query).page();
+            let page = Params::of(query).page().unwrap();
             let cut = page.cut(rows(), |row| Key::from(*row), |row| row.into());
             assert_eq!(cut["total"], 4);
             cut["rows"].to_string()
@@ -152,6 +205,28 @@ mod tests {
         assert_eq!(cut("desc=1"), "[3.0,2.0,1.0,null]");
         assert_eq!(cut("desc=1&offset=1&limit=2"), "[2.0,1.0]");
         assert_eq!(cut("offset=9"), "[]");
-        assert_eq!(Params::of("limit=100000").page().limit, LIMIT_MAX);
+        assert_eq!(Params::of("limit=500").page().unwrap().limit, LIMIT_MAX);
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_told_with_what_is_allowed() {
+        let told = |query: &str| {
+            let problem = Params::of(query).page().unwrap_err();
+            assert_eq!(problem.status, hyper::StatusCode::BAD_REQUEST);
+            problem.text
+        };
+        let limit = "is not a whole number from 1 to 500";
+        for value in ["ten", "0", "501", "-1", "1.5", "1e2", "99999999999999999999"] {
+            assert_eq!(told(&format!("limit={value}")), format!("limit={value:?} {limit}"));
+        }
+        assert_eq!(told("offset=-1"), "offset=\"-1\" is not a whole number from 0 to 4294967295");
+        assert_eq!(told(&format!("limit={}", "x".repeat(9_999))).len(), 100 + 9 + limit.len());
+        let time = |query: &str| Params::of(query).time_ms("from_ms").map_err(|told| told.text);
+        assert_eq!(time("from_ms=-5"), Ok(Some(-5)));
+        assert_eq!((time("from_ms="), time("")), (Ok(None), Ok(None)));
+        assert_eq!(
+            time("from_ms=now"),
+            Err("from_ms=\"now\" is not a time in whole milliseconds since 1970".to_owned())
+        );
     }
 }

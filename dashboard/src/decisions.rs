@@ -9,7 +9,8 @@ use elkfk_wire::kafka::ErrorCode;
 use serde_json::{Value, json};
 use tracing::debug;
 
-use crate::ask::{LIMIT_MAX, Params};
+use crate::api::Answer;
+use crate::ask::Params;
 use crate::{Shared, hold};
 
 const EVERY: Duration = Duration::from_secs(3);
@@ -71,8 +72,8 @@ fn event(record: &[u8]) -> Option<Value> {
     (event["event"].is_string() && event["at_ms"].is_i64()).then_some(event)
 }
 
-pub(crate) fn answer(shared: &Shared, params: &Params) -> Value {
-    let limit = params.number("limit").unwrap_or(100).clamp(1, LIMIT_MAX);
+pub(crate) fn answer(shared: &Shared, params: &Params) -> Answer {
+    let limit = params.limit()?;
     let (topic, group, acted) =
         (params.text("topic"), params.text("group"), params.is_set("acted"));
     let is = |event: &Value, field: &str, wanted: &str| wanted.is_empty() || event[field] == wanted;
@@ -86,7 +87,7 @@ pub(crate) fn answer(shared: &Shared, params: &Params) -> Value {
         (None, true, false) => Some("No decision is as asked for.".to_owned()),
         _ => None,
     };
-    json!({"decisions": found, "why": why})
+    Ok(json!({"decisions": found, "why": why}))
 }
 
 /// Something was done, would have been done, or what came of it.

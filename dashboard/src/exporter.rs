@@ -349,7 +349,7 @@ fn own(out: &mut Text, snapshot: &Snapshot) {
         ),
         (
             "elkfk_group_retention_used_ratio",
-            "Lag by records kept; at 1 they are lost.",
+            "Share of the retention, by age or bytes, that the oldest unread record has used; from 1 on it may be deleted.",
             |figures| figures.retention_used,
         ),
         ("elkfk_group_lost_records", "Records deleted before they were read.", |figures| {

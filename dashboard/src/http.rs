@@ -23,7 +23,7 @@ use crate::api::Answer;
 use crate::ask::Params;
 use crate::elastic::ElasticError;
 use crate::search::Ask;
-use crate::{Shared, api, assets, exporter, hold, now_ms, search, stream, tail};
+use crate::{Shared, alerts, api, assets, exporter, hold, now_ms, search, stream, tail};
 
 pub(crate) type Body = BoxBody<Bytes, Infallible>;
 
@@ -105,17 +105,22 @@ async fn route(shared: Arc<Shared>, request: &Request<Incoming>) -> Response<Bod
     let path = request.uri().path();
     match path {
         "/api/v1/search" => search(&shared, &params.0).await,
-        "/api/v1/tail" => match Ask::from_params(&params.0, now_ms()) {
-            Ok(ask) => {
-                // After a lost connection the browser says how far it got.
-                let seen = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
-                let place = seen
-                    .and_then(tail::Place::from_id)
-                    .unwrap_or_else(|| tail::Place::new(ask.from_ms, params.number("known")));
-                stream::response(tail::follow(shared, ask, place))
-            }
-            Err(error) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
-        },
+        "/api/v1/tail" => {
+            let known = match params.number("known", 0..=u64::MAX) {
+                Ok(known) => known,
+                Err(trouble) => return problem(trouble.status, &trouble.text),
+            };
+            let ask = match Ask::from_params(&params.0, now_ms()) {
+                Ok(ask) => ask,
+                Err(error) => return problem(StatusCode::BAD_REQUEST, &error.to_string()),
+            };
+            // After a lost connection the browser says how far it got.
+            let seen = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
+            let place = seen
+                .and_then(tail::Place::from_id)
+                .unwrap_or_else(|| tail::Place::new(ask.from_ms, known));
+            stream::response(tail::follow(shared, ask, place))
+        }
         "/api/v1/stream" => stream::response(stream::snapshots(shared)),
         "/metrics" => metrics(shared).await,
         path => match api::get(&shared, path, &params).await {
@@ -141,6 +146,10 @@ async fn change(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Bo
     if !kind.eq_ignore_ascii_case("application/json") {
         let text = "what changes something must be sent as application/json";
         return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+    }
+    if path.starts_with("/api/v1/alerts/") {
+        let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+        alerts::seen_at(shared, header("host"), header("origin"));
     }
     let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
     let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {

@@ -56,6 +56,9 @@ pub struct Config {
     pub sinks: Vec<String>,
     /// Where the autoscaler writes what it decides.
     pub decisions_topic: String,
+    /// `http://host:port` or `https://host/path` where people find the page, for the links of alerts;
+    /// `None`: where it was when rules or receivers were last changed, or where it listens.
+    pub external_url: Option<String>,
 }
 
 impl Default for Config {
@@ -69,6 +72,7 @@ impl Default for Config {
             zookeeper: None,
             sinks: Vec::new(),
             decisions_topic: "elkfk-autoscaler".into(),
+            external_url: None,
         }
     }
 }
@@ -93,7 +97,7 @@ struct Shared {
     cluster: Mutex<Arc<cluster::Facts>>,
     decisions: Mutex<decisions::Decisions>,
     assignors: Mutex<groups::Assignors>,
-    undos: Mutex<groups::reset::Undos>,
+    undos: Mutex<groups::undo::Undos>,
     alerts: Mutex<alerts::Alerts>,
     /// Messages to receivers that wait to be sent.
     notes: tokio::sync::mpsc::Sender<alerts::notify::Note>,
@@ -167,6 +171,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let listener =
         TcpListener::bind(addr).await.map_err(|source| StartError::Listen { addr, source })?;
     let local_addr = listener.local_addr().map_err(|source| StartError::Listen { addr, source })?;
+    let config = Config { listen: local_addr, ..config };
     let tasks = Tasks::new();
     let client = elkfk_broker_client::Config {
         timeout: lag::TIMEOUT,
@@ -181,7 +186,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         cluster: Mutex::default(),
         decisions: Mutex::default(),
         assignors: Mutex::default(),
-        undos: Mutex::default(),
+        undos: Mutex::new(groups::undo::open(config.data.as_deref(), now_ms())),
         alerts: Mutex::new(alerts::open(config.data.as_deref())),
         notes,
         ensemble: ensemble::Ensemble::new(config.zookeeper.as_deref()),

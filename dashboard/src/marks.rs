@@ -267,6 +267,7 @@ mod tests {
             end: None,
             figures: figures.clone(),
             moved_ms: None,
+            retention: None,
             why: None,
         };
         let topic = TopicLag {

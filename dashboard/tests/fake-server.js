@@ -24,9 +24,11 @@ function chance(...seed) {
 
 const STATES = ["ok", "uncommitted", "behind", "rewound", "unknown", "stalled", "stopped"];
 
-function figures(state, lag, inRate, outRate, seconds, lost = 0, kept = lag * 3 + 1000) {
+const RETENTION = { ms: 7 * 86_400_000, bytes: null, size_bytes: null };
+
+function figures(state, lag, inRate, outRate, seconds, lost = 0) {
   if (state === "unknown" || state === "uncommitted") return { lag: null, lag_seconds: null, in_rate: state === "unknown" ? null : inRate, out_rate: null, in_1m: null, out_1m: null, in_10m: null, out_10m: null, drain: null, retention_used: null, lost: 0, state };
-  return { lag, lag_seconds: lag ? seconds : 0, in_rate: inRate, out_rate: outRate, in_1m: inRate, out_1m: outRate, in_10m: inRate * 0.9, out_10m: outRate * 0.95, drain: !lag ? { seconds: 0 } : outRate > inRate ? { seconds: lag / (outRate - inRate) } : "never", retention_used: lag / kept, lost, state };
+  return { lag, lag_seconds: lag ? seconds : 0, in_rate: inRate, out_rate: outRate, in_1m: inRate, out_1m: outRate, in_10m: inRate * 0.9, out_10m: outRate * 0.95, drain: !lag ? { seconds: 0 } : outRate > inRate ? { seconds: lag / (outRate - inRate) } : "never", retention_used: lag ? (seconds * 1000) / RETENTION.ms : 0, lost, state };
 }
 
 /** Of several as of one: sums, and the worst of what cannot be added. */
@@ -59,7 +61,7 @@ export function world({ groups = 4, partitions = 12, isHostile = false } = {}) {
     const end = 1_000_000 + Math.round(now / 100) % 1_000_000 + p * 1000;
     return {
       partition: p, leader: p % 3, member: clientOf(p), committed: state === "uncommitted" || state === "unknown" ? null : end - lag, start: state === "unknown" ? null : end - lag * 3 - 1000, end: state === "unknown" ? null : end,
-      moved_ms: now - Math.round(random * 9000), why: state === "unknown" ? (isHostile ? HOSTILE : "broker 2 did not answer within 3 s") : null, ...figures(state, lag, inRate, outRate, outRate ? lag / outRate : 3 * 3600, lost),
+      retention: lag ? RETENTION : null, moved_ms: now - Math.round(random * 9000), why: state === "unknown" ? (isHostile ? HOSTILE : "broker 2 did not answer within 3 s") : null, ...figures(state, lag, inRate, outRate, outRate ? lag / outRate : 3 * 3600, lost),
     };
   };
   const rows = (g, t, now, most = Infinity) => Array.from({ length: Math.min(topics[t][1], most) }, (_, p) => partition(g, t, p, now));
@@ -173,8 +175,8 @@ export async function start({ port = 0, missing = new Set(), ...options } = {}) 
       const now = Date.now();
       const wave = 1 + 0.1 * Math.sin(now / 5000);
       return { now_ms: now, hops: [
-        { name: "files", rate: 5210 * wave, text: "14 files, none in trouble", lag: 1200, lag_seconds: 0.4, latency_s: 0.12, ok: true, detail: { files: 14, unread_bytes: 240_000, oldest_s: 0.4, errors_total: 0 } },
-        { name: "shipper", rate: 5190 * wave, text: "", lag: 310, lag_seconds: 0.1, latency_s: 0.02, ok: true, detail: { in_flight: 310, retries_total: 2 } },
+        { name: "files", rate: 5210 * wave, text: "14 files, none in trouble", lag: null, lag_seconds: null, waiting_bytes: 240_000, latency_s: 0.12, latency_is: "from when a line stood in its file to when it was read", ok: true, detail: { files: 14, unread_bytes: 240_000, oldest_s: 0.4, errors_total: 0 } },
+        { name: "shipper", rate: 5190 * wave, text: "", lag: null, lag_seconds: null, waiting_bytes: 31_000, latency_s: 0.02, latency_is: bad || "from the reading of a line to the broker's acknowledgement", ok: true, detail: { in_flight: 310, retries_total: 2 } },
         { name: "topics", rate: 5190 * wave, text: "4 topics, 22 partitions", lag: 412_000, lag_seconds: 94.2, latency_s: 94.2, ok: true, detail: { topics: 4, partitions: 22, offline: 0 } },
         { name: "sink", rate: 3900 * wave, text: bad || "3 members, 2 workers each", lag: null, lag_seconds: null, latency_s: 0.4, ok: true, detail: { members: 3, workers: 6, grok_failures_per_s: 1.5, blocked_share: 0.02 } },
         { name: "indices", rate: 3900 * wave, text: "2 indices", lag: null, lag_seconds: null, latency_s: 1.1, ok: true, detail: { documents: 12_400_000, size_bytes: 3_400_000_000 } },
@@ -210,7 +212,7 @@ export async function start({ port = 0, missing = new Set(), ...options } = {}) 
     },
     "/api/v1/group/reset": (q, body) => reset(body),
     "/api/v1/group/undo": (q, { group }) => { undo = null; return { rows: [{ topic: "orders", partition: 0, from: 100, to: 90, delta: -10, why: null }], executed: true, refused: null, undo_until_ms: null, group }; },
-    "/api/v1/ensemble": () => ({ servers: [0, 1, 2].map((n) => (n === 2 ? { address: "10.0.0.3:2181", ok: false, why: bad || "connection refused", mode: null } : { address: `10.0.0.${n + 1}:2181`, ok: true, why: null, mode: n ? "follower" : "leader", version: "elkfk 0.3.0, ZooKeeper 3.5.7", zxid: "0x300000a1f", latency_ms: { min: 0, avg: 0.4, max: 12 }, outstanding: 0, connections: 7, znodes: 214, watches: 33, ephemerals: 3, raw: { zk_avg_latency: 0, zk_packets_received: 41_233, zk_server_state: n ? "follower" : "leader" } })),
+    "/api/v1/ensemble": () => ({ text: "10.0.0.1:2181 leads 1 follower (1 in sync), 1 of 3 servers not serving.", servers: [0, 1, 2].map((n) => (n === 2 ? { address: "10.0.0.3:2181", ok: false, why: bad || "connection refused", mode: null } : { address: `10.0.0.${n + 1}:2181`, ok: true, why: null, mode: n ? "follower" : "leader", version: "elkfk 0.3.0, ZooKeeper 3.5.7", zxid: "0x300000a1f", latency_ms: { min: 0, avg: 0.4, max: 12 }, outstanding: 0, connections: 7, znodes: 214, watches: 33, ephemerals: 3, learners: n ? null : 1, synced_followers: n ? null : 1, raw: { zk_avg_latency: 0, zk_packets_received: 41_233, zk_server_state: n ? "follower" : "leader" } })),
       elections: [{ at_ms: Date.now() - 3_600_000, text: "10.0.0.1:2181 leads, term 3" }, { at_ms: Date.now() - 7_200_000, text: "10.0.0.3:2181 leads, term 2" }], sessions: [{ id: "0x100001", client: bad || "10.0.0.1:45001", timeout_ms: 18_000, ephemerals: 1 }, { id: "0x100002", client: "10.0.0.2:45002", timeout_ms: 18_000, ephemerals: 2 }] }),
     "/api/v1/ensemble/znode": (q) => {
       const tree = { "/": ["brokers", "config", "controller", "admin", ...(bad ? [bad] : [])], "/brokers": ["ids", "topics"], "/brokers/ids": ["0", "1", "2"], "/brokers/topics": it.topics.map(([name]) => name), "/config": ["topics", "changes"] };

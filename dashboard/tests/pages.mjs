@@ -133,7 +133,7 @@ await check("each of the four figures says how it comes about", async () => {
   for (let n = 0; n < 4; n += 1) await page.locator(".why-button").nth(n).click();
   await until(() => document.querySelectorAll(".formula code").length >= 8);
   const said = await page.locator(".formula").allInnerTexts();
-  for (const [n, words] of [[0, "end − committed"], [1, "now − time"], [2, "out − in"], [3, "end − start"]]) claim(said[n].includes(words) && /\d/.test(said[n]), said[n]);
+  for (const [n, words] of [[0, "end − committed"], [1, "now − time"], [2, "out − in"], [3, "retention.ms"], [3, "÷ 7 d"]]) claim(said[n].includes(words) && /\d/.test(said[n]), said[n]);
   await accessible("formulas");
 });
 await check("states and losses are words: rewound, no commit yet, unknown and why, lost", async () => {
@@ -180,6 +180,8 @@ await check("the slowest hop is framed and named, decisions can be filtered and 
   equal(await page.locator(".hop.slowest").getAttribute("data-hop"), "sink", "the framed hop");
   claim((await page.locator("#bottleneck").innerText()).includes("The sink is the bottleneck"), "it is not named");
   equal(await page.locator(".hop").count(), 5, "hops");
+  for (const [hop, ...words] of [["files", "234 KiB", "120 ms"], ["shipper", "30 KiB", "20 ms"], ["topics", "412.0 k records", "94 s"], ["sink", "400 ms"], ["indices", "1.1 s"]]) for (const said of [...words, "/s"]) claim((await page.locator(`.hop[data-hop=${hop}]`).innerText()).includes(said), `${said}: ${await page.locator(`.hop[data-hop=${hop}]`).innerText()}`);
+  equal(await page.locator(".hop[data-hop=files] dd span[title]").getAttribute("title"), "from when a line stood in its file to when it was read", "what the time is of");
   await page.locator("tr.dry").waitFor();
   await page.getByLabel("acted only").check();
   await until(() => document.querySelectorAll(".decisions tbody tr").length === 2);
@@ -226,6 +228,10 @@ await check("idle members are told", async () => {
 });
 await check("the znode tree opens step by step, data as text, JSON and hex", async () => {
   await to("/ensemble");
+  await page.locator("#ensemble").waitFor();
+  const leader = page.locator(".card").first();
+  for (const words of ["leader", "0x300000a1f", "0.4 ms", "0 to 12", "learners", "followers in sync"]) claim((await leader.innerText()).includes(words), await leader.innerText());
+  claim(!(await page.locator(".card").nth(1).innerText()).includes("in sync"), "a follower has followers");
   await page.getByRole("button", { name: "Children of /brokers", exact: true }).click();
   await page.getByRole("button", { name: "Children of /brokers/ids", exact: true }).click();
   await page.locator(".znode-name", { hasText: /^0$/ }).click();

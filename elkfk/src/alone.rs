@@ -126,6 +126,7 @@ pub(crate) async fn dashboard(args: args::Dashboard) -> Result<()> {
         zookeeper: args.zookeeper,
         sinks: args.sink,
         decisions_topic: args.decisions_topic,
+        external_url: args.external_url,
     };
     let running = elkfk_dashboard::start(config).await.context("start dashboard")?;
     let at: SocketAddr = running.local_addr();

@@ -102,6 +102,10 @@ pub(crate) struct Up {
     pub(crate) store_port: u16,
     #[arg(long, value_name = "PORT", default_value_t = 5601)]
     pub(crate) dashboard_port: u16,
+    /// Where people find the dashboard, for the links of alerts [default: where it was when a rule was last
+    /// saved, or where it listens]
+    #[arg(long, value_name = "URL", value_parser = page_url)]
+    pub(crate) external_url: Option<String>,
     /// What to do about a backlog, consumers of the sink first, then partitions of its topics: nothing (off),
     /// say what would help (advise) or do it (auto) [default: advise]
     #[arg(long, value_enum, value_name = "MODE", hide_possible_values = true)]
@@ -251,6 +255,10 @@ pub(crate) struct Dashboard {
     /// Where the autoscaler writes its decisions
     #[arg(long, value_name = "NAME", default_value = "elkfk-autoscaler")]
     pub(crate) decisions_topic: String,
+    /// Where people find the page, for the links of alerts [default: where it was when a rule was last saved, or
+    /// where it listens]
+    #[arg(long, value_name = "URL", value_parser = page_url)]
+    pub(crate) external_url: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -437,6 +445,15 @@ pub(crate) struct Healthcheck {
     pub(crate) dashboard: Option<String>,
 }
 
+/// Where a page is: no more is known of it here.
+fn page_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match rest {
+        Some(host) if !host.is_empty() && !text.contains(char::is_whitespace) => Ok(text.into()),
+        _ => Err("give http://host:port or https://host/path".into()),
+    }
+}
+
 /// A time between two measurements.
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -448,6 +465,16 @@ fn seconds(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_of_a_page_is_http_or_https() {
+        for url in ["http://logs:5601", "https://logs.shop/kibana/"] {
+            assert_eq!(page_url(url), Ok(url.to_owned()));
+        }
+        for text in ["", "logs:5601", "http://", "ftp://logs", "http://a b"] {
+            assert!(page_url(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_port_or_a_range_of_ports_is_read() {

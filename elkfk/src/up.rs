@@ -234,6 +234,7 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
         zookeeper: zookeeper.clone(),
         sinks: sinks.clone(),
         decisions_topic: DECISIONS_TOPIC.to_owned(),
+        external_url: args.external_url.clone(),
         ..Default::default()
     });
     let page = page.await.context("start dashboard")?;

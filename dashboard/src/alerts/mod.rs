@@ -2,6 +2,8 @@
 
 mod measure;
 pub(crate) mod notify;
+mod page_url;
+mod post;
 mod rule;
 mod watch;
 
@@ -58,6 +60,9 @@ struct Kept {
     /// Rule → until when, in milliseconds.
     #[serde(default)]
     silences: BTreeMap<String, i64>,
+    /// Where the page was when somebody last changed rules or receivers: messages lead there.
+    #[serde(default)]
+    page_url: Option<String>,
 }
 
 #[derive(Debug)]
@@ -148,7 +153,7 @@ impl Alerts {
 
     /// The messages that `changes` make, one for each receiver. What begins while its rule is silenced is
     /// told when the silence ends, unless it is over by then.
-    fn notes(&mut self, now_ms: i64, changes: &[Change], external_url: &str) -> Vec<Note> {
+    fn notes(&mut self, now_ms: i64, changes: &[Change], page_url: &str) -> Vec<Note> {
         let silences = &self.kept.silences;
         let is_silenced = |id: &str| silences.get(id).is_some_and(|until_ms| *until_ms > now_ms);
         let key = |change: &Change| (change.rule.id.clone(), change.target.clone());
@@ -170,25 +175,24 @@ impl Alerts {
         self.untold = later;
         due.extend(now.into_values());
         let note = |receiver: &Receiver| {
-            let of_it: Vec<Change> = due
-                .iter()
-                .filter(|change| change.rule.receiver == receiver.name)
-                .take(CHANGES_MAX)
-                .cloned()
-                .collect();
-            (!of_it.is_empty()).then(|| Note {
-                receiver: receiver.name.clone(),
-                url: receiver.url.clone(),
-                body: notify::body(&receiver.name, &of_it, external_url, now_ms),
-            })
+            let of_it: Vec<&Change> =
+                due.iter().filter(|change| change.rule.receiver == receiver.name).collect();
+            (!of_it.is_empty()).then(|| notify::note(receiver, &of_it, page_url, now_ms))
         };
         self.kept.receivers.iter().filter_map(note).collect()
     }
 
-    /// A rule that was changed or removed begins anew.
-    fn forget(&mut self, id: &str) {
-        self.watch.forget(id);
-        self.untold.retain(|(rule, _), _| rule != id);
+    /// A rule that was changed or removed begins anew: answers with what is over thereby. It is told as it
+    /// was told that it began, to the receiver that the rule had.
+    fn forget(&mut self, rule: &Rule) -> Vec<Change> {
+        let mut over = Vec::new();
+        self.watch.forget(rule, &mut over);
+        // What was never told that it began is not told that it is over either.
+        over.retain(|change| {
+            !self.untold.contains_key(&(change.rule.id.clone(), change.target.clone()))
+        });
+        self.untold.retain(|(id, _), _| *id != rule.id);
+        over
     }
 
     pub(crate) fn told(&mut self, receiver: &str, now_ms: i64, result: Result<(), String>) {
@@ -252,10 +256,15 @@ pub(crate) fn look(shared: &Shared, snapshot: Option<&Snapshot>) {
     let (changes, notes) = {
         let mut alerts = hold(&shared.alerts);
         let changes = alerts.judge(now_ms, snapshot.map(|snapshot| (snapshot, &*facts)));
-        let external_url = format!("http://{}", shared.config.listen);
-        let notes = alerts.notes(now_ms, &changes, &external_url);
+        let page_url = page_url::of(&shared.config, &alerts);
+        let notes = alerts.notes(now_ms, &changes, &page_url);
         (changes, notes)
     };
+    tell(shared, now_ms, &changes, notes);
+}
+
+/// Marks what began or ended, and sends the messages on their way.
+fn tell(shared: &Shared, now_ms: i64, changes: &[Change], notes: Vec<Note>) {
     for change in changes.iter().take(CHANGES_MAX) {
         let mut mark = Mark::new(now_ms, Kind::Alert, notify::summary(change));
         if !change.target.group.is_empty() {
@@ -297,6 +306,7 @@ pub(crate) async fn put_rule(shared: &Arc<Shared>, body: Value) -> Answer {
     let mut rule: Rule = serde_json::from_value(body)
         .map_err(|error| Problem::wrong(format!("this is no rule: {error}")))?;
     rule.check().map_err(Problem::wrong)?;
+    let mut over = Default::default();
     let row = {
         let mut alerts = hold(&shared.alerts);
         let kept = &mut alerts.kept;
@@ -307,20 +317,33 @@ pub(crate) async fn put_rule(shared: &Arc<Shared>, body: Value) -> Answer {
         if rule.id.is_empty() {
             rule.id = new_id(&rule.name, &kept.rules);
         }
-        let before = kept.rules.iter().position(|one| one.id == rule.id);
-        rule.shipped = before.is_some_and(|at| kept.rules[at].shipped);
-        match before {
+        let at = kept.rules.iter().position(|one| one.id == rule.id);
+        let before = at.map(|at| kept.rules[at].clone());
+        rule.shipped = before.as_ref().is_some_and(|before| before.shipped);
+        match at {
             Some(at) => kept.rules[at] = rule.clone(),
             None if kept.rules.len() >= RULES_MAX => {
                 return Err(Problem::wrong(format!("there are no more than {RULES_MAX} rules")));
             }
             None => kept.rules.push(rule.clone()),
         }
-        alerts.forget(&rule.id);
+        // What is saved as it was goes on as it was.
+        if let Some(before) = before.filter(|before| *before != rule) {
+            over = begin_anew(shared, &mut alerts, &before);
+        }
         alerts.row(&rule, now_ms())
     };
+    tell(shared, now_ms(), &over.0, over.1);
     keep(shared).await?;
     Ok(json!({ "rule": row }))
+}
+
+/// What is over because its rule was changed or removed, and who is told.
+fn begin_anew(shared: &Shared, alerts: &mut Alerts, before: &Rule) -> (Vec<Change>, Vec<Note>) {
+    let over = alerts.forget(before);
+    let page_url = page_url::of(&shared.config, alerts);
+    let notes = alerts.notes(now_ms(), &over, &page_url);
+    (over, notes)
 }
 
 /// A name that is free, made of the rule's own.
@@ -340,21 +363,23 @@ fn new_id(name: &str, rules: &[Rule]) -> String {
 
 pub(crate) async fn delete_rule(shared: &Arc<Shared>, params: &Params) -> Answer {
     let id = params.text("id");
-    {
+    let (over, notes) = {
         let mut alerts = hold(&shared.alerts);
         let rules = &mut alerts.kept.rules;
-        match rules.iter().position(|rule| rule.id == id) {
+        let before = match rules.iter().position(|rule| rule.id == id) {
             None => return Err(Problem::missing(format!("there is no rule {id:?}"))),
             Some(at) if rules[at].shipped => {
                 return Err(Problem::wrong(
                     "a rule that came with the program is switched off, not removed",
                 ));
             }
-            Some(at) => drop(rules.remove(at)),
-        }
+            Some(at) => rules.remove(at),
+        };
+        let over = begin_anew(shared, &mut alerts, &before);
         alerts.kept.silences.remove(id);
-        alerts.forget(id);
-    }
+        over
+    };
+    tell(shared, now_ms(), &over, notes);
     keep(shared).await?;
     Ok(json!({"removed": id}))
 }
@@ -422,7 +447,7 @@ pub(crate) async fn put_receiver(shared: &Arc<Shared>, body: Value) -> Answer {
     if receiver.name.trim().is_empty() || receiver.name.len() > 100 {
         return Err(Problem::wrong("a receiver needs a name of at most 100 bytes"));
     }
-    notify::check_url(&receiver.url).map_err(Problem::wrong)?;
+    post::check_url(&receiver.url).map_err(Problem::wrong)?;
     {
         let mut alerts = hold(&shared.alerts);
         let receivers = &mut alerts.kept.receivers;
@@ -456,6 +481,13 @@ pub(crate) async fn delete_receiver(shared: &Arc<Shared>, params: &Params) -> An
     }
     keep(shared).await?;
     Ok(json!({"removed": name}))
+}
+
+/// Remembers where the page is, of a request that changes rules or receivers.
+pub(crate) fn seen_at(shared: &Shared, host: Option<&str>, origin: Option<&str>) {
+    if let Some(url) = page_url::of_request(host, origin) {
+        hold(&shared.alerts).kept.page_url = Some(url);
+    }
 }
 
 /// Writes rules and receivers to disk, where there is one.

@@ -1,58 +1,56 @@
 //! Telling receivers: one POST each, in the form of Alertmanager's webhooks, whose `text` Slack and its
 //! like show as well.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::Request;
-use hyper::header::CONTENT_TYPE;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::post::Post;
 use super::watch::Change;
+use super::{CHANGES_MAX, RECEIVERS_MAX};
 use crate::{Shared, hold, now_ms};
 
-/// Messages that wait; further ones are left out and told in the log.
-pub(crate) const WAITING_MAX: usize = 100;
-const ATTEMPTS: u32 = 5;
-const TIMEOUT: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Messages on their way to who tells their receiver; each has some 50 KiB at most. Further ones are left
+/// out and told in the log.
+pub(crate) const WAITING_MAX: usize = 50;
+/// Messages that wait for one receiver.
+const WAITING_OF_ONE_MAX: usize = 10;
+/// Receivers that are told at once: more than there may be, for one that was removed is told to the end.
+const TELLERS_MAX: usize = 2 * RECEIVERS_MAX;
+/// Who has nothing to tell for this long goes.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// A message to a receiver.
 #[derive(Debug)]
 pub(crate) struct Note {
     pub(crate) receiver: String,
     pub(crate) url: String,
-    pub(crate) body: Value,
+    pub(crate) body: Bytes,
 }
 
-/// Whether a receiver can be told there: TLS is not spoken here.
-///
-/// # Errors
-/// A sentence that says what to do instead.
-pub(crate) fn check_url(url: &str) -> Result<(), String> {
-    if url.starts_with("https://") {
-        let text =
-            "https is not spoken here; give http:// and put Alertmanager or another relay between";
-        return Err(text.to_owned());
-    }
-    let is_sound = url.len() <= 500
-        && url.parse::<hyper::Uri>().is_ok_and(|uri| {
-            uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty())
-        });
-    if is_sound { Ok(()) } else { Err("a receiver is told at http://host:port/path".to_owned()) }
+/// The message to `receiver` of these changes; of very many the first, and how many more there are.
+pub(super) fn note(
+    receiver: &super::Receiver,
+    changes: &[&Change],
+    page_url: &str,
+    now_ms: i64,
+) -> Note {
+    let (told, more) = changes.split_at(changes.len().min(CHANGES_MAX));
+    let body = body(&receiver.name, told, more, page_url, now_ms);
+    let (receiver, url) = (receiver.name.clone(), receiver.url.clone());
+    Note { receiver, url, body: body.to_string().into() }
 }
 
-/// What Alertmanager would send.
-pub(crate) fn body(receiver: &str, changes: &[Change], external_url: &str, now_ms: i64) -> Value {
-    let status = if changes.iter().all(|change| change.is_over) { "resolved" } else { "firing" };
-    let alerts = changes.iter().map(|change| {
+/// What Alertmanager would send: `told`, and of `more` only how many there are.
+fn body(receiver: &str, told: &[&Change], more: &[&Change], page_url: &str, now_ms: i64) -> Value {
+    let is_over = told.iter().chain(more).all(|change| change.is_over);
+    let status = if is_over { "resolved" } else { "firing" };
+    let alerts = told.iter().map(|change| {
         let Change { rule, target, held, is_over } = change;
         json!({
             "status": if *is_over { "resolved" } else { "firing" },
@@ -67,21 +65,24 @@ pub(crate) fn body(receiver: &str, changes: &[Change], external_url: &str, now_m
             "annotations": {"summary": summary(change), "description": rule.text()},
             "startsAt": time(held.since_ms),
             "endsAt": if *is_over { time(now_ms) } else { "0001-01-01T00:00:00Z".to_owned() },
-            "generatorURL": format!("{external_url}/alerts"),
+            "generatorURL": format!("{page_url}/alerts"),
             "fingerprint": format!("{:08x}", crc32fast::hash(format!("{}\0{}", rule.id, target.text()).as_bytes())),
         })
     });
-    let text: Vec<String> = changes.iter().map(summary).collect();
+    let mut text: Vec<String> = told.iter().map(|change| summary(change)).collect();
+    if !more.is_empty() {
+        text.push(format!("and {} more", more.len()));
+    }
     json!({
         "version": "4",
         "groupKey": "elkfk",
-        "truncatedAlerts": 0,
+        "truncatedAlerts": more.len(),
         "status": status,
         "receiver": receiver,
         "groupLabels": {},
         "commonLabels": {},
         "commonAnnotations": {},
-        "externalURL": external_url,
+        "externalURL": page_url,
         "alerts": alerts.collect::<Vec<_>>(),
         "text": text.join("\n"),
     })
@@ -100,55 +101,74 @@ fn time(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |time| time.to_string())
 }
 
+/// Hands each message to the one who tells its receiver: one that does not answer keeps none of the others
+/// waiting.
 pub(crate) async fn run(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Note>) {
-    let client: Client<HttpConnector, Full<Bytes>> =
-        Client::builder(TokioExecutor::new()).build_http();
+    let post = Arc::new(Post::new());
+    let mut tellers: BTreeMap<String, mpsc::Sender<Note>> = BTreeMap::new();
     loop {
         let note = tokio::select! {
             () = shared.tasks.stopping() => return,
             note = waiting.recv() => note,
         };
+        let Some(mut note) = note else { return };
+        if let Some(teller) = tellers.get(&note.receiver) {
+            note = match teller.try_send(note) {
+                Ok(()) => continue,
+                Err(mpsc::error::TrySendError::Closed(note)) => note,
+                Err(mpsc::error::TrySendError::Full(note)) => {
+                    let text = format!(
+                        "it does not keep up: one message was left out, for {WAITING_OF_ONE_MAX} wait"
+                    );
+                    leave_out(&shared, &note, text);
+                    continue;
+                }
+            };
+        }
+        tellers.retain(|_, teller| !teller.is_closed());
+        if tellers.len() >= TELLERS_MAX {
+            leave_out(&shared, &note, "too many other receivers are being told".to_owned());
+            continue;
+        }
+        let (teller, notes) = mpsc::channel(WAITING_OF_ONE_MAX);
+        let receiver = note.receiver.clone();
+        // There is room for the first.
+        let _ = teller.try_send(note);
+        shared.tasks.spawn("tell a receiver", tell(shared.clone(), post.clone(), notes));
+        tellers.insert(receiver, teller);
+    }
+}
+
+fn leave_out(shared: &Shared, note: &Note, why: String) {
+    warn!(receiver = %note.receiver, why, "a message of an alert is left out");
+    hold(&shared.alerts).told(&note.receiver, now_ms(), Err(why));
+}
+
+/// Tells one receiver, message by message, until there are none for a while.
+async fn tell(shared: Arc<Shared>, post: Arc<Post>, mut notes: mpsc::Receiver<Note>) {
+    loop {
+        let note = tokio::select! {
+            () = shared.tasks.stopping() => return,
+            note = tokio::time::timeout(IDLE, notes.recv()) => note,
+        };
+        let note = match note {
+            Ok(note) => note,
+            // What came at this very moment is still told; the next one finds it closed.
+            Err(_) => {
+                notes.close();
+                notes.recv().await
+            }
+        };
         let Some(note) = note else { return };
         let result = tokio::select! {
             () = shared.tasks.stopping() => return,
-            result = send(&client, &note) => result,
+            result = post.send(&note.url, note.body) => result,
         };
         if let Err(error) = &result {
             warn!(receiver = %note.receiver, %error, "a receiver could not be told of an alert");
         }
         hold(&shared.alerts).told(&note.receiver, now_ms(), result);
     }
-}
-
-/// Sends a message, again and again where that may help, though not for ever.
-async fn send(client: &Client<HttpConnector, Full<Bytes>>, note: &Note) -> Result<(), String> {
-    let body = Bytes::from(note.body.to_string());
-    let mut pause = FIRST_PAUSE;
-    let mut failure = String::new();
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 {
-            tokio::time::sleep(pause).await;
-            pause *= 2;
-        }
-        let request = Request::post(&note.url)
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(body.clone()))
-            .map_err(|error| error.to_string())?;
-        failure = match tokio::time::timeout(TIMEOUT, client.request(request)).await {
-            Ok(Ok(answer)) if answer.status().is_success() => return Ok(()),
-            // It understood and does not want it: again would be the same.
-            Ok(Ok(answer)) if answer.status().is_client_error() && answer.status() != 429 => {
-                return Err(format!("it answered {}", answer.status()));
-            }
-            Ok(Ok(answer)) => format!("it answered {}", answer.status()),
-            Ok(Err(error)) => match std::error::Error::source(&error) {
-                Some(cause) => format!("{error}: {cause}"),
-                None => error.to_string(),
-            },
-            Err(_) => format!("no answer in {} s", TIMEOUT.as_secs()),
-        };
-    }
-    Err(failure)
 }
 
 #[cfg(test)]
@@ -163,7 +183,7 @@ mod tests {
         let held = Held { since_ms: 0, is_firing: true, value: f64::INFINITY };
         let target = Target::new("sink", "<script>");
         let change = Change { rule: shipped()[0].clone(), target, held, is_over: false };
-        let body = body("chat", std::slice::from_ref(&change), "http://localhost:5601", 1);
+        let body = body("chat", &[&change], &[], "http://localhost:5601", 1);
         assert_eq!((&body["version"], &body["status"]), (&"4".into(), &"firing".into()));
         let alert = &body["alerts"][0];
         assert_eq!(alert["startsAt"], "1970-01-01T00:00:00Z");
@@ -172,16 +192,28 @@ mod tests {
             body["text"],
             "[warning] The backlog never drains: sink / <script>: drain_never >= 1 for 300 s (never)"
         );
-        let over = Change { is_over: true, ..change };
-        assert_eq!(super::body("chat", &[over], "", 1)["status"], "resolved");
+        let over = Change { is_over: true, ..change.clone() };
+        assert_eq!(super::body("chat", &[&over], &[], "", 1)["status"], "resolved");
+        assert_eq!(super::body("chat", &[&over], &[&change], "", 1)["status"], "firing");
     }
 
     #[test]
-    fn only_http_is_a_receiver() {
-        assert_eq!(check_url("http://127.0.0.1:9093/api/hook"), Ok(()));
-        assert!(check_url("https://hooks.slack.com/x").unwrap_err().contains("Alertmanager"));
-        for url in ["", "file:///etc/passwd", "http://", "javascript:alert(1)"] {
-            assert!(check_url(url).is_err(), "{url}");
-        }
+    fn of_very_many_changes_the_number_of_those_left_out_is_told() {
+        let held = Held { since_ms: 0, is_firing: true, value: 1.0 };
+        let change = |n: usize| {
+            let target = Target::new(&format!("group-{n}"), "logs");
+            Change { rule: shipped()[1].clone(), target, held: held.clone(), is_over: false }
+        };
+        let changes: Vec<_> = (0..137).map(change).collect();
+        let chat = super::super::Receiver {
+            name: "chat".into(),
+            kind: super::super::ReceiverKind::Webhook,
+            url: "http://a/".into(),
+        };
+        let note = note(&chat, &changes.iter().collect::<Vec<_>>(), "", 1);
+        let body: Value = serde_json::from_slice(&note.body).unwrap();
+        let told = body["alerts"].as_array().unwrap().len();
+        assert_eq!((told, &body["truncatedAlerts"]), (CHANGES_MAX, &87.into()));
+        assert!(body["text"].as_str().unwrap().ends_with("and 87 more"));
     }
 }

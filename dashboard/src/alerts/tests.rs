@@ -31,6 +31,10 @@ fn alerts() -> Alerts {
     alerts
 }
 
+fn body(note: &Note) -> Value {
+    serde_json::from_slice(&note.body).unwrap()
+}
+
 fn state(alerts: &Alerts, id: &str, now_ms: i64) -> Value {
     let rule = alerts.kept.rules.iter().find(|rule| rule.id == id).unwrap();
     alerts.row(rule, now_ms)["state"].clone()
@@ -48,7 +52,7 @@ fn a_rule_goes_from_pending_to_firing_and_its_receiver_is_told() {
     assert_eq!(state(&alerts, "backlog-old", 1_000), "pending");
     let notes = look(&mut alerts, 301, 400.0);
     assert_eq!(notes.len(), 1);
-    assert_eq!(notes[0].body["alerts"].as_array().unwrap().len(), 1);
+    assert_eq!(body(&notes[0])["alerts"].as_array().unwrap().len(), 1);
     assert_eq!(state(&alerts, "backlog-old", 301_000), "firing");
     alerts.kept.silences.insert("backlog-old".into(), 1_000_000);
     assert_eq!(state(&alerts, "backlog-old", 301_000), "silenced");
@@ -111,7 +115,7 @@ fn what_begins_in_a_silence_is_told_when_that_ends_unless_it_is_over() {
         let changes =
             alerts.judge(second * 1000, Some((&measured, &crate::cluster::Facts::default())));
         let notes = alerts.notes(second * 1000, &changes, "");
-        bodies.extend(notes.into_iter().map(|note| (second, note.body)));
+        bodies.extend(notes.into_iter().map(|note| (second, body(&note))));
     }
     let when: Vec<_> = bodies.iter().map(|(second, _)| *second).collect();
     assert_eq!(when, [400, 600], "begun and ended, each once");
@@ -126,4 +130,40 @@ fn what_begins_in_a_silence_is_told_when_that_ends_unless_it_is_over() {
         assert_eq!(alerts.notes(second * 1000, &changes, "").len(), 0, "{second}");
     }
     assert!(alerts.untold.is_empty());
+}
+
+#[test]
+fn a_rule_that_is_changed_or_removed_ends_what_it_told() {
+    let facts = crate::cluster::Facts::default();
+    let mut alerts = alerts();
+    let look = |alerts: &mut Alerts, second: i64| {
+        let changes = alerts.judge(second * 1000, Some((&snapshot(400.0), &facts)));
+        alerts.notes(second * 1000, &changes, "")
+    };
+    for second in [1, 301] {
+        look(&mut alerts, second);
+    }
+    assert_eq!(state(&alerts, "backlog-old", 301_000), "firing");
+    let at = alerts.kept.rules.iter().position(|rule| rule.id == "backlog-old").unwrap();
+    let before = alerts.kept.rules[at].clone();
+    // Its receiver is changed too: who was told that it fires is told that it is over.
+    alerts.kept.rules[at].receiver.clear();
+    let over = alerts.forget(&before);
+    let notes = alerts.notes(302_000, &over, "");
+    assert_eq!(notes.len(), 1);
+    let body = body(&notes[0]);
+    assert_eq!((&body["receiver"], &body["status"]), (&"chat".into(), &"resolved".into()));
+    assert_eq!(body["alerts"][0]["labels"]["rule"], "backlog-old");
+    assert_eq!(state(&alerts, "backlog-old", 302_000), "ok");
+    assert!(alerts.forget(&before).is_empty(), "it is told once");
+
+    // Begun while it was silenced, so never told: neither is its end.
+    let mut alerts = self::alerts();
+    alerts.kept.silences.insert("backlog-old".into(), 1_000_000);
+    for second in [1, 301] {
+        assert_eq!(look(&mut alerts, second).len(), 0);
+    }
+    assert_eq!(alerts.watch.of("backlog-old").count(), 1);
+    assert!(alerts.forget(&before).is_empty());
+    assert_eq!(alerts.notes(302_000, &[], "").len(), 0);
 }

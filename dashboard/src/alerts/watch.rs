@@ -87,9 +87,14 @@ impl Watch {
             .map(|((_, target), held)| (target, held))
     }
 
-    /// A rule that was changed or removed begins anew.
-    pub(crate) fn forget(&mut self, id: &str) {
-        self.held.retain(|(rule, _), _| rule != id);
+    /// A rule that was changed or removed begins anew: what fired is over.
+    pub(crate) fn forget(&mut self, rule: &Rule, changes: &mut Vec<Change>) {
+        let targets: Vec<Target> = self.of(&rule.id).map(|(target, _)| target.clone()).collect();
+        for target in targets {
+            if let Some(held) = self.held.remove(&(rule.id.clone(), target.clone())) {
+                end(rule, target, held, changes);
+            }
+        }
     }
 }
 
@@ -179,8 +184,9 @@ mod tests {
             (0..HELD_MAX + 5).map(|n| (Target::new(&n.to_string(), ""), Some(1e9))).collect();
         watch.step(0, &rule(), many, &mut Vec::new());
         assert_eq!(watch.held.len(), HELD_MAX);
-        watch.forget(&rule().id);
-        assert!(watch.held.is_empty());
+        let mut over = Vec::new();
+        watch.forget(&rule(), &mut over);
+        assert!(watch.held.is_empty() && over.is_empty(), "nothing had fired yet");
     }
 
     #[test]

@@ -21,7 +21,7 @@ const CONFIGS_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) fn list(shared: &Shared, params: &Params) -> Answer {
     let facts = facts(shared)?;
     let snapshot = shared.latest().map(|latest| latest.snapshot.clone()).unwrap_or_default();
-    Ok(table(&facts, &snapshot, &params.page()))
+    Ok(table(&facts, &snapshot, &params.page()?))
 }
 
 /// What is known of the cluster; that nothing is known yet is a problem told.
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn ten_thousand_topics_are_a_small_answer() {
         let (facts, snapshot) = (facts(10_000, 1), snapshot(20, 1_000));
-        let page = |query: &str| table(&facts, &snapshot, &Params::of(query).page());
+        let page = |query: &str| table(&facts, &snapshot, &Params::of(query).page().unwrap());
         let answer = page("sort=lag&desc=1&limit=500");
         assert!(answer.to_string().len() < 400_000, "{}", answer.to_string().len());
         let first = &answer["rows"][0];

@@ -27,6 +27,7 @@ fn snapshot(partitions: i32) -> Snapshot {
         end: Some(10),
         figures: figures.clone(),
         moved_ms: None,
+        retention: None,
         why: None,
     };
     let topic = TopicLag {

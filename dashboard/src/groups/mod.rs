@@ -2,6 +2,7 @@
 
 mod plan;
 pub(crate) mod reset;
+pub(crate) mod undo;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,8 +35,9 @@ const ASSIGNED_MAX: usize = 5_000;
 pub(crate) type Assignors = BTreeMap<String, (Instant, String)>;
 
 pub(crate) async fn list(shared: &Shared, params: &Params) -> Answer {
+    let page = params.page()?;
     let latest = shared.latest().ok_or_else(Problem::unmeasured)?;
-    let mut answer = table(&latest.snapshot, &params.page());
+    let mut answer = table(&latest.snapshot, &page);
     if let Some(rows) = answer["rows"].as_array_mut() {
         let names: Vec<String> =
             rows.iter().filter_map(|row| row["group"].as_str().map(str::to_owned)).collect();
@@ -229,7 +231,7 @@ mod tests {
     fn groups_are_sorted_searched_and_paged_here() {
         let groups = (0..500).map(|n| group(n, 1_000 - n as i64)).collect();
         let snapshot = Snapshot { now_ms: 1, groups };
-        let page = |query: &str| table(&snapshot, &Params::of(query).page());
+        let page = |query: &str| table(&snapshot, &Params::of(query).page().unwrap());
         let all = page("sort=lag&desc=1&limit=500");
         assert!(all.to_string().len() < 300_000, "{}", all.to_string().len());
         assert_eq!((&all["total"], &all["rows"][0]["group"]), (&500.into(), &"group-0000".into()));

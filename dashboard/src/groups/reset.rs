@@ -1,6 +1,7 @@
 //! Shell: putting a group elsewhere, after a look at where, and back again for ten minutes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use elkfk_broker_client::{ClientError, OffsetAt, TopicPartition};
 use serde::Deserialize;
@@ -8,14 +9,11 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use super::plan::{self, Known, Row, To};
+use super::undo::{self, UNDO_MS};
 use crate::api::{Answer, Problem};
 use crate::marks::{Kind, Mark};
 use crate::{Shared, hold, now_ms};
 
-const UNDO_MS: i64 = 600_000;
-/// Groups whose reset can be undone, and partitions of all of them.
-const UNDOS_MAX: usize = 100;
-const UNDO_PARTITIONS_MAX: usize = 100_000;
 /// Rows that are told; `rows_total` says how many there are.
 const ROWS_MAX: usize = 1_000;
 const PARTITIONS_MAX: usize = 20_000;
@@ -36,55 +34,7 @@ struct WantedTopic {
     partitions: Option<Vec<i32>>,
 }
 
-/// Where a group stood before it was put elsewhere. `None`: it had no commit.
-#[derive(Debug, Default)]
-struct Undo {
-    until_ms: i64,
-    text: String,
-    before: BTreeMap<TopicPartition, Option<i64>>,
-}
-
-/// What can be undone. In memory: after a restart of the dashboard nothing can.
-#[derive(Debug, Default)]
-pub(crate) struct Undos {
-    of: BTreeMap<String, Undo>,
-}
-
-impl Undos {
-    fn forget_old(&mut self, now_ms: i64) {
-        self.of.retain(|_, undo| undo.until_ms > now_ms);
-    }
-
-    pub(crate) fn offer(&mut self, group: &str, now_ms: i64) -> Value {
-        self.forget_old(now_ms);
-        self.of
-            .get(group)
-            .map_or(Value::Null, |undo| json!({"until_ms": undo.until_ms, "text": undo.text}))
-    }
-
-    /// Remembers where partitions stood, unless an earlier reset that can still be undone has already:
-    /// the way back is to where the group was before all of them.
-    fn keep(&mut self, group: &str, before: BTreeMap<TopicPartition, Option<i64>>, now_ms: i64) {
-        self.forget_old(now_ms);
-        let undo = self.of.entry(group.to_owned()).or_default();
-        for (place, from) in before {
-            undo.before.entry(place).or_insert(from);
-        }
-        undo.until_ms = now_ms + UNDO_MS;
-        undo.text = format!("{} partitions of {group} were reset", undo.before.len());
-        let is_full = |of: &BTreeMap<String, Undo>| {
-            of.len() > UNDOS_MAX
-                || of.values().map(|undo| undo.before.len()).sum::<usize>() > UNDO_PARTITIONS_MAX
-        };
-        while self.of.len() > 1 && is_full(&self.of) {
-            let oldest = self.of.iter().min_by_key(|(_, undo)| undo.until_ms);
-            let Some(oldest) = oldest.map(|(group, _)| group.clone()) else { return };
-            self.of.remove(&oldest);
-        }
-    }
-}
-
-pub(crate) async fn reset(shared: &Shared, body: Value) -> Answer {
+pub(crate) async fn reset(shared: &Arc<Shared>, body: Value) -> Answer {
     let wanted: Wanted = serde_json::from_value(body)
         .map_err(|error| Problem::wrong(format!("this is no reset: {error}")))?;
     if wanted.group.is_empty() || wanted.topics.is_empty() {
@@ -111,15 +61,16 @@ pub(crate) async fn reset(shared: &Shared, body: Value) -> Answer {
     // Before it is written: the answer may get lost, and the way back must not.
     let had_undo = {
         let mut undos = hold(&shared.undos);
-        undos.forget_old(now_ms);
-        let had_undo = undos.of.contains_key(&wanted.group);
+        let had_undo = undos.before(&wanted.group, now_ms).is_some();
         undos.keep(&wanted.group, before, now_ms);
         had_undo
     };
+    let unkept = undo::save(shared).await.err();
     let written = write(shared, &wanted.group, &mut rows).await?;
     if written == 0 {
         if !had_undo {
-            hold(&shared.undos).of.remove(&wanted.group);
+            hold(&shared.undos).leave(&wanted.group, BTreeMap::new());
+            let _ = undo::save(shared).await;
         }
         let refused = Some("none of the partitions could be set".to_owned());
         return Ok(told(&rows, false, refused, None));
@@ -127,16 +78,14 @@ pub(crate) async fn reset(shared: &Shared, body: Value) -> Answer {
     let text = format!("{written} partitions of {} were reset", wanted.group);
     info!(group = %wanted.group, partitions = written, "offsets were reset");
     hold(&shared.marks).add(Mark::new(now_ms, Kind::Reset, text).of_group(&wanted.group));
-    Ok(told(&rows, true, None, Some(now_ms + UNDO_MS)))
+    let mut answer = told(&rows, true, None, Some(now_ms + UNDO_MS));
+    answer["undo_why"] = unkept.into();
+    Ok(answer)
 }
 
-pub(crate) async fn undo(shared: &Shared, body: Value) -> Answer {
+pub(crate) async fn undo(shared: &Arc<Shared>, body: Value) -> Answer {
     let group = body["group"].as_str().unwrap_or_default().to_owned();
-    let before = {
-        let mut undos = hold(&shared.undos);
-        undos.forget_old(now_ms());
-        undos.of.get(&group).map(|undo| undo.before.clone())
-    };
+    let before = hold(&shared.undos).before(&group, now_ms()).cloned();
     let Some(before) = before else {
         return Err(Problem::missing(format!("there is no reset of {group:?} to undo")));
     };
@@ -178,13 +127,9 @@ pub(crate) async fn undo(shared: &Shared, body: Value) -> Answer {
         .filter(|row| row.why.is_some())
         .filter_map(|row| Some((row.place(), *before.get(&row.place())?)))
         .collect();
-    {
-        let mut undos = hold(&shared.undos);
-        match undos.of.get_mut(&group) {
-            Some(undo) if !left.is_empty() => undo.before = left,
-            _ => drop(undos.of.remove(&group)),
-        }
-    }
+    hold(&shared.undos).leave(&group, left);
+    // Should it stay on disk: undone once more it moves nothing.
+    let _ = undo::save(shared).await;
     info!(%group, partitions = undone, "a reset of offsets was undone");
     let text = format!("{undone} partitions of {group} were put back");
     hold(&shared.marks).add(Mark::new(now_ms(), Kind::Reset, text).of_group(&group));
@@ -279,37 +224,4 @@ fn told(
 
 fn away(error: ClientError) -> Problem {
     Problem::away(error.in_one_line())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_undo_is_offered_for_ten_minutes_and_they_are_bounded() {
-        let mut undos = Undos::default();
-        undos.keep("sink", BTreeMap::new(), 0);
-        assert_eq!(undos.offer("sink", UNDO_MS - 1)["until_ms"], UNDO_MS);
-        assert_eq!(undos.offer("sink", UNDO_MS), Value::Null);
-        for n in 0..1_000 {
-            undos.keep(&format!("group-{n}"), BTreeMap::new(), n);
-        }
-        assert_eq!(undos.of.len(), UNDOS_MAX);
-        assert!(undos.of.contains_key("group-999"));
-    }
-
-    #[test]
-    fn several_resets_are_undone_to_where_the_group_was_before_all() {
-        let mut undos = Undos::default();
-        let at = |partition: i32, offset| (TopicPartition::new("logs", partition), Some(offset));
-        undos.keep("sink", [at(0, 10), at(1, 20)].into(), 0);
-        undos.keep("sink", [at(1, 99), at(2, 30)].into(), 1_000);
-        let undo = &undos.of["sink"];
-        assert_eq!(undo.before, [at(0, 10), at(1, 20), at(2, 30)].into());
-        assert_eq!(
-            (undo.until_ms, undo.text.as_str()),
-            (1_000 + UNDO_MS, "3 partitions of sink were reset")
-        );
-        assert_eq!(undos.offer("sink", 1_000 + UNDO_MS), Value::Null);
-    }
 }

@@ -195,6 +195,7 @@ pub(crate) fn partitions(
             "start": row.start,
             "end": row.end,
             "moved_ms": row.moved_ms,
+            "retention": row.retention,
             "why": row.why,
         });
         if let Value::Object(json) = &mut json {
@@ -234,6 +235,7 @@ mod tests {
             end: Some(2),
             figures,
             moved_ms: Some(1),
+            retention: None,
             why: None,
         }
     }
@@ -285,7 +287,8 @@ mod tests {
         let snapshot = snapshot(1, 1, 10_000);
         let topic = &snapshot.groups[0].topics[0];
         let leaders = BTreeMap::from([(9_999, 7)]);
-        let page = |query: &str| partitions(Some(topic), &leaders, &Params::of(query).page());
+        let page =
+            |query: &str| partitions(Some(topic), &leaders, &Params::of(query).page().unwrap());
         let worst = page("sort=lag&desc=1&limit=500");
         assert!(worst.to_string().len() < 300_000, "{}", worst.to_string().len());
         let first = &worst["rows"][0];
@@ -297,7 +300,7 @@ mod tests {
         assert_eq!(page("q=client-3&limit=1")["total"], 1_000);
         assert_eq!(page("q=17")["rows"][0]["partition"], 17);
         assert_eq!(page("offset=9990")["rows"].as_array().unwrap().len(), 10);
-        assert_eq!(partitions(None, &leaders, &Params::of("").page())["total"], 0);
+        assert_eq!(partitions(None, &leaders, &Params::of("").page().unwrap())["total"], 0);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 const SLOT_MS: i64 = 15_000;
 const SLOTS: usize = 120;
+/// What all slots are.
+pub(crate) const MINUTES_MAX: i64 = SLOTS as i64 * SLOT_MS / 60_000;
 /// Partitions of groups together: as many as are measured, 4.8 MB.
 const ROWS_MAX: usize = 20_000;
 /// Partitions of one answer: a taller strip is shown by its worst.
@@ -72,7 +74,7 @@ impl Heat {
     /// The strip of one topic of a group over the last `minutes`, as the page draws it.
     pub(crate) fn strip(&self, group: &str, topic: &str, minutes: i64) -> Value {
         let newest_ms = self.begins_ms[self.slot];
-        let from_ms = newest_ms - minutes.clamp(1, 30) * 60_000;
+        let from_ms = newest_ms - minutes.clamp(1, MINUTES_MAX) * 60_000;
         // Oldest first: the slot after the newest is the oldest.
         let slots: Vec<usize> = (1..=SLOTS)
             .map(|back| (self.slot + back) % SLOTS)
@@ -121,6 +123,7 @@ mod tests {
             end: None,
             figures: Figures { lag_seconds: seconds(partition), ..Figures::default() },
             moved_ms: None,
+            retention: None,
             why: None,
         });
         let topic = TopicLag {

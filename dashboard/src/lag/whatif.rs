@@ -6,7 +6,7 @@ use elkfk_broker_client::lag::{Drain, TopicLag, UNDER_WAY_SECONDS};
 use serde_json::{Value, json};
 
 /// Beyond this nobody asks in earnest.
-const COUNT_MAX: u32 = 100_000;
+pub(crate) const COUNT_MAX: u32 = 100_000;
 
 /// With `partitions` partitions and `consumers` consumers, at the rate that each consumer reads now.
 pub(crate) fn answer(topic: &TopicLag, partitions: Option<u32>, consumers: Option<u32>) -> Value {
@@ -89,6 +89,7 @@ mod tests {
             end: None,
             figures: Figures::default(),
             moved_ms: None,
+            retention: None,
             why: None,
         };
         let figures = Figures {

@@ -156,7 +156,7 @@ function Reset({ group, reload }) {
       ${preview.refused
         ? html`<p class="trouble" role="alert"><span aria-hidden="true">✖</span> ${preview.refused}</p>`
         : html`<p><button class="danger" disabled=${isBusy || !moving} onClick=${() => post("/api/v1/group/reset", { ...preview.body, execute: true }, "reset")}>Move ${isCut && "up to "}${plural(moving, "offset")}</button> <button onClick=${() => setState({ ...state, preview: null })}>Leave them</button></p>`}</div>`}
-    ${done && html`<div id="done">${done.executed ? html`<p class="well" role="status"><span aria-hidden="true">✔</span> ${done.name === "undo" ? "Undone." : "Moved."} ${done.undo_until_ms && done.name !== "undo" ? `It can be undone until ${clock(done.undo_until_ms)}.` : ""}</p>` : html`<p class="trouble" role="alert"><span aria-hidden="true">✖</span> Nothing was written: ${done.refused ?? "the server did not say why"}</p>`}<${Moves} rows=${done.rows ?? []} total=${done.rows_total} /></div>`}
+    ${done && html`<div id="done">${done.executed ? html`<p class="well" role="status"><span aria-hidden="true">✔</span> ${done.name === "undo" ? "Undone." : "Moved."} ${done.undo_until_ms && done.name !== "undo" ? `It can be undone until ${clock(done.undo_until_ms)}.` : ""} ${done.undo_why && html`<span class="warn">${done.undo_why}</span>`}</p>` : html`<p class="trouble" role="alert"><span aria-hidden="true">✖</span> Nothing was written: ${done.refused ?? "the server did not say why"}</p>`}<${Moves} rows=${done.rows ?? []} total=${done.rows_total} /></div>`}
   </section>`;
 }
 

@@ -7,7 +7,7 @@ import { Heat } from "../parts/heat.js";
 import { Head, Pager, Find } from "../parts/table.js";
 import { spanOf } from "../parts/span.js";
 import { State, Glyph, Lost, Slope, rate, drain, left, keepsUp, partitionsOf, groupState } from "../parts/figures.js";
-import { count, duration, exact, clock, moment, percent, plural } from "../parts/format.js";
+import { count, duration, exact, bytes, clock, moment, percent, plural } from "../parts/format.js";
 
 /** Groups on a page of the tree, and topics of a group before the rest is folded. */
 const GROUPS = 25;
@@ -143,7 +143,7 @@ function Numbers({ ids, topic, now }) {
     <${Big} name="Behind by" ids=${ids} of="seconds" topic=${topic} now=${now} note=${isIdle ? "nothing to read" : html`<${Slope} value=${secondsSlope} format=${perSecond} epsilon=${0.02} /> <span class="muted">oldest unread record</span>`}>${duration(topic.lag_seconds)}<//>
     <${Big} name="Empty in" ids=${ids} of="drain" topic=${topic} now=${now} note=${isWell ? "less than 5 s of what arrives" : topic.drain === "never" ? html`<span class="warn">${growth > 0 ? `${count(growth)}/s more arrive than are read` : "at least one partition is not worked off"}</span>` : isIdle ? "nothing to read" : html`<${Slope} value=${leftSlope} format=${perSecond} epsilon=${0.2} />`}>
       ${isWell ? html`<span class="words">keeping up</span>` : topic.drain === "never" ? html`<span class="bad">never</span>` : drain(topic.drain)}<//>
-    <${Big} name="Retention used" ids=${ids} of="retention" topic=${topic} now=${now} note=${topic.lost > 0 ? html`<${Lost} lost=${topic.lost} />` : topic.retention_used == null ? "" : html`<${Slope} value=${usedSlope == null ? null : usedSlope * 60} format=${percent} unit="/m" epsilon=${0.0005} /> <span class="muted">at 100 % unread records are deleted</span>`}>
+    <${Big} name="Retention used" ids=${ids} of="retention" topic=${topic} now=${now} note=${topic.lost > 0 ? html`<${Lost} lost=${topic.lost} />` : topic.retention_used == null ? "" : html`<${Slope} value=${usedSlope == null ? null : usedSlope * 60} format=${percent} unit="/m" epsilon=${0.0005} /> <span class="muted">of the oldest unread record</span>`}>
       <span class=${topic.retention_used > 0.8 ? "bad" : null}>${percent(topic.retention_used)}</span><//>
   </dl>`;
 }
@@ -157,7 +157,7 @@ function Big({ name, ids, of, topic, now, note, children }) {
 
 /** How the figure comes about, with the values of the partition that it is about. */
 function Formula({ ids, of, topic, now }) {
-  const sort = of === "seconds" || of === "drain" ? "lag_seconds" : "lag";
+  const sort = of === "seconds" || of === "drain" ? "lag_seconds" : of === "retention" ? "retention_used" : "lag";
   const { body } = useAnswer("/api/v1/lag/partitions", { ...ids, sort, desc: 1, limit: 1 }, { every: 5000 });
   const p = body?.rows[0];
   const n = partitionsOf(topic);
@@ -167,8 +167,19 @@ function Formula({ ids, of, topic, now }) {
     lag: () => html`<code>Σ max(0, end − committed)</code> over ${plural(n, "partition")} = ${exact(topic.lag)}.${p && p.committed != null && html` The largest, ${on}: <code>${exact(p.end)} − ${exact(p.committed)} = ${exact(p.lag)}</code>.`}`,
     seconds: () => html`<code>now − time of the record at the committed offset</code>, the worst of ${plural(n, "partition")}; 0 with nothing to read.${p?.lag_seconds > 0 && html` ${on}: <code>${clock(now)} − ${clock(now - p.lag_seconds * 1000)} = ${duration(p.lag_seconds)}</code>.`}`,
     drain: () => html`<code>lag ÷ (out − in)</code> at the rates of the last minute, the latest of ${plural(n, "partition")}; never where no more is read than arrives.${p && html` ${on}: <code>${exact(p.lag)} ÷ (${show(p.out_1m)} − ${show(p.in_1m)}) = ${drain(p.drain)}</code>.`}`,
-    retention: () => html`<code>lag ÷ (end − start)</code>, the worst of ${plural(n, "partition")}.${p && p.start != null && html` ${on}: <code>${exact(p.lag)} ÷ (${exact(p.end)} − ${exact(p.start)}) = ${percent(p.retention_used)}</code>.`} Lost are records deleted before they were read.`,
+    retention: () => html`The share of its retention that the oldest unread record has used: the larger of <code>its age ÷ retention.ms</code> and <code>unread bytes ÷ retention.bytes</code>, the worst of ${plural(n, "partition")}. From 100 % on it may be deleted.${p && html` ${on}: ${retentionText(p)} = <code>${percent(p.retention_used)}</code>.`} Lost are records deleted before they were read.`,
   }[of]();
+}
+
+/** What bounds a partition's records, with the present values. */
+function retentionText({ retention, lag, lag_seconds: seconds, start, end }) {
+  if (!lag) return "nothing is unread";
+  if (!retention) return "its brokers do not say how long it is kept";
+  const { ms, bytes: most, size_bytes: size } = retention;
+  const age = ms != null && html`<code>${seconds == null ? "unknown" : duration(seconds)} ÷ ${duration(ms / 1000)}</code>`;
+  const room = most != null && html`<code>${exact(lag)} ÷ (${exact(end)} − ${exact(start)}) × ${size == null ? "unknown" : bytes(size)} ÷ ${bytes(most)}</code>`;
+  if (!age && !room) return "it is kept for ever";
+  return age && room ? html`the larger of ${age} and ${room}` : age || room;
 }
 
 /** [seconds, lag, lag seconds, in, out]: what the server remembers, then each new snapshot; a gap while it is old. */

@@ -8,7 +8,8 @@ export const SPANS = [
 
 /** `{from, to, isFixed}` in ms: what the address names, or the span that ends now. */
 export function spanOf({ span = "", from, to }, now = Date.now()) {
-  if (from && to && Number(from) < Number(to)) return { from: Number(from), to: Number(to), isFixed: true };
+  const [begin, end] = [from, to].map((ms) => Math.round(Number(ms)));
+  if (from && to && begin < end) return { from: begin, to: end, isFixed: true };
   const [, , wide] = SPANS.find(([value]) => value === span) ?? SPANS[1];
   return { from: now - wide, to: now, isFixed: false };
 }
