@@ -92,6 +92,7 @@ const CORES: [&str; 28] = [
     "coordinator/src/service",
     "sink/src/delivery",
     "broker/client/src/lag/track.rs",
+    "broker/client/src/lag/retention.rs",
     "broker/client/src/lag/mod.rs",
     "dashboard/src/lag/history.rs",
     "dashboard/src/lag/heat.rs",
