@@ -173,12 +173,15 @@ fn writes_through_the_server_a_session_has_left_are_refused() {
 #[test]
 fn containers_go_when_their_children_have_gone() {
     let mut bench = Bench::new();
-    bench.create("/c", create_flags::CONTAINER).unwrap();
-    assert_eq!(bench.machine.tree.empty_containers(), Vec::<String>::new());
+    let acl = Some(vec![Acl::OPEN]);
+    let (kind, flags) = (CreateKind::Container, create_flags::CONTAINER);
+    let made = Request::Create { kind, path: "/c".into(), data: None, acl, flags, ttl_ms: 0 };
+    bench.request(&made).unwrap();
+    assert_eq!(bench.machine.tree.due(0, 9), Vec::<String>::new());
     bench.create("/c/a", 0).unwrap();
-    assert_eq!(bench.machine.tree.empty_containers(), Vec::<String>::new());
+    assert_eq!(bench.machine.tree.due(0, 9), Vec::<String>::new());
     bench.request(&delete("/c/a")).unwrap();
-    assert_eq!(bench.machine.tree.empty_containers(), ["/c"]);
+    assert_eq!(bench.machine.tree.due(0, 9), ["/c"]);
     // A child that came meanwhile saves it; a znode that is none is left alone.
     bench.create("/c/b", 0).unwrap();
     bench.create("/plain", 0).unwrap();
@@ -233,4 +236,99 @@ fn a_machine_survives_its_image() {
     for end in 0..bytes.len() {
         assert!(Machine::from_image(&bytes[..end]).is_err(), "{end}");
     }
+}
+
+fn create_ttl(path: &'static str, flags: i32, ttl_ms: i64) -> Request<'static> {
+    let acl = Some(vec![Acl::OPEN]);
+    Request::Create { kind: CreateKind::Ttl, path: path.into(), data: None, acl, flags, ttl_ms }
+}
+
+#[test]
+fn a_time_to_live_is_over_when_nothing_was_set_for_that_long() {
+    let mut bench = Bench::new();
+    let ttl = create_flags::PERSISTENT_WITH_TTL;
+    assert_eq!(bench.request(&create_ttl("/t", ttl, 10)), Err(ErrorCode::Unimplemented));
+    bench.rules.extended_types = true;
+    for (flags, ttl_ms) in [(ttl, 0), (ttl, -1), (ttl, 1 << 40), (0, 10), (0, -1)] {
+        let answer = bench.request(&create_ttl("/t", flags, ttl_ms));
+        assert_eq!(answer, Err(ErrorCode::BadArguments), "{flags} {ttl_ms}");
+    }
+    assert_eq!(bench.create("/t", ttl), Err(ErrorCode::BadArguments));
+    bench.request(&create_ttl("/t", ttl, 10)).unwrap();
+    assert_eq!(bench.stat("/t").ephemeral_owner, SessionId(-0x00ff_ffff_ffff_fff6));
+    let sequential = create_flags::PERSISTENT_SEQUENTIAL_WITH_TTL;
+    bench.request(&create_ttl("/s", sequential, (1 << 40) - 1)).unwrap();
+    // Benches create at 5.
+    let due = |bench: &Bench, now_ms| bench.machine.tree.due(now_ms, 9);
+    assert_eq!(due(&bench, 15), Vec::<String>::new());
+    assert_eq!(due(&bench, 16), ["/t"]);
+    // A child keeps it; and it is no ephemeral, so it may have one.
+    bench.create("/t/c", 0).unwrap();
+    assert_eq!(due(&bench, 1000), Vec::<String>::new());
+    bench.request(&delete("/t/c")).unwrap();
+    let sweep = |bench: &mut Bench, time_ms| {
+        let action = Action::DeleteContainer { path: "/t".into() };
+        let origin = Origin::default();
+        let command = Command { time_ms, origin, session: SessionId(0), action };
+        bench.apply(1, &command.encode());
+        bench.machine.tree.get("/t").is_some()
+    };
+    // Decided by the time of the entry: what was set since it was found due stays.
+    assert!(sweep(&mut bench, 15));
+    assert!(!sweep(&mut bench, 16));
+    // A container that nobody has used yet stays too, even where one of that name was due before.
+    bench.create("/t", create_flags::PERSISTENT).unwrap();
+    assert!(sweep(&mut bench, 1000));
+    bench.request(&delete("/t")).unwrap();
+    let acl = Some(vec![Acl::OPEN]);
+    let kind = CreateKind::Container;
+    let flags = create_flags::CONTAINER;
+    let made = Request::Create { kind, path: "/t".into(), data: None, acl, flags, ttl_ms: 0 };
+    bench.request(&made).unwrap();
+    assert!(sweep(&mut bench, 1000));
+}
+
+#[test]
+fn a_quota_counts_what_is_below_it_and_refuses_where_it_is_enforced() {
+    let mut bench = Bench::new();
+    let make = |bench: &mut Bench, path: &'static str, data: &'static str| {
+        let acl = Some(vec![Acl::OPEN]);
+        let (kind, data) = (CreateKind::Create, Some(data.as_bytes().into()));
+        let path = path.into();
+        bench.request(&Request::Create { kind, path, data, acl, flags: 0, ttl_ms: 0 })
+    };
+    let used = |bench: &Bench| {
+        let stats = bench.machine.tree.get("/zookeeper/quota/a/zookeeper_stats").unwrap();
+        String::from_utf8(stats.data.clone().unwrap().into()).unwrap()
+    };
+    make(&mut bench, "/a", "123").unwrap();
+    make(&mut bench, "/a/b", "45").unwrap();
+    make(&mut bench, "/ab", "not counted").unwrap();
+    make(&mut bench, "/zookeeper/quota/a", "").unwrap();
+    let limits = "count=3,bytes=100=;byteHardLimit=10;countHardLimit=4";
+    make(&mut bench, "/zookeeper/quota/a/zookeeper_limits", limits).unwrap();
+    make(&mut bench, "/zookeeper/quota/a/zookeeper_stats", "count=0,bytes=0").unwrap();
+    assert_eq!(used(&bench), "count=2,bytes=5");
+    let version = bench.stat("/zookeeper/quota/a/zookeeper_stats").version;
+    make(&mut bench, "/a/b/c", "6789").unwrap();
+    bench.create("/a/e", create_flags::EPHEMERAL).unwrap();
+    assert_eq!(used(&bench), "count=4,bytes=9");
+    assert_eq!(bench.stat("/zookeeper/quota/a/zookeeper_stats").version, version);
+    // Taken back with the multi that failed.
+    let digest = bench.machine.tree.digest();
+    let failing = Request::Multi(vec![create("/a/x", 0), delete("/a/b/c"), delete("/nosuch")]);
+    assert!(matches!(bench.request(&failing), Ok(Response::Multi(_))));
+    assert_eq!(bench.machine.tree.digest(), digest);
+    bench.rules.enforce_quota = true;
+    assert_eq!(bench.create("/a/f", 0), Err(ErrorCode::QuotaExceeded));
+    let data = |path: &'static str, bytes: usize| {
+        let data = Some(vec![1; bytes].into());
+        Request::SetData { path: path.into(), data, version: -1 }
+    };
+    assert_eq!(bench.request(&data("/a", 5)), Err(ErrorCode::QuotaExceeded));
+    bench.request(&data("/a", 4)).unwrap();
+    assert_eq!(used(&bench), "count=4,bytes=10");
+    bench.request(&delete("/a/b/c")).unwrap();
+    bench.command(SESSION, Action::CloseSession { is_expiry: true });
+    assert_eq!(used(&bench), "count=2,bytes=6");
 }

@@ -10,6 +10,7 @@ use elkfk_wire::jute::{
 use super::{Event, Machine, Rules};
 use crate::tree::{
     CONTAINER_OWNER, Change, Identity, NewNode, Node, NodeId, Tree, Undo, fix_acl, is_permitted,
+    ttl_owner,
 };
 
 /// Everything a change needs to know beside the request.
@@ -52,9 +53,9 @@ fn write_multi(
     let events_before = events.len();
     for (index, request) in requests.iter().enumerate() {
         match write_one(tree, asked, request, events, &mut undo) {
-            // ZooKeeper answers create2 and its kin in a multi as it does create.
-            Ok(Response::PathAndStat(path, _)) => {
-                results.push(OpResult::Ok(OpCode::Create, Response::Path(path)));
+            // All that answer with a stat come as create2.
+            Ok(made @ Response::PathAndStat(..)) => {
+                results.push(OpResult::Ok(OpCode::Create2, made));
             }
             Ok(response) => results.push(OpResult::Ok(request.op(), response)),
             Err(code) => {
@@ -87,17 +88,21 @@ fn write_one(
             match_version(tree.node(id).version, *version)?;
             delete(tree, asked, id, path, events, undo)
         }
-        // Nobody's rights are asked: it is the ensemble itself that tidies up.
+        // Nobody's rights are asked: it is the ensemble itself that tidies up. What was due when it
+        // was found may have been used, or deleted and made anew, since.
         Request::DeleteContainer { path } => {
             let (_, id) = parent_and_node(tree, path)?;
-            if tree.node(id).owner != CONTAINER_OWNER {
-                return Err(ErrorCode::BadArguments);
+            if !tree.node(id).is_due(asked.change.time_ms) {
+                return Err(ErrorCode::BadVersion);
             }
             delete(tree, asked, id, path, events, undo)
         }
         Request::SetData { path, data, version } => {
             let id = existing(tree, path)?;
             permit(tree.node(id), perms::WRITE, asked)?;
+            if asked.rules.enforce_quota {
+                tree.permit_data(id, data.as_ref().map_or(0, |data| data.len()))?;
+            }
             match_version(tree.node(id).version, *version)?;
             tree.set_data(asked.change, id, data.as_deref(), undo);
             let (path, acl) = (path.clone().into_owned(), tree.node(id).acl.clone());
@@ -130,22 +135,10 @@ fn create(
     events: &mut Vec<Event>,
     undo: &mut Vec<Undo>,
 ) -> Result<Response<'static>, ErrorCode> {
-    let Request::Create { kind, path, data, acl, flags, .. } = request else {
+    let Request::Create { kind, path, data, acl, flags, ttl_ms } = request else {
         return Err(ErrorCode::Unimplemented);
     };
-    let (owner, is_sequential) = match (kind, *flags) {
-        // As ZooKeeper without extendedTypesEnabled.
-        (CreateKind::Ttl, _) => return Err(ErrorCode::Unimplemented),
-        (_, create_flags::PERSISTENT_WITH_TTL | create_flags::PERSISTENT_SEQUENTIAL_WITH_TTL) => {
-            return Err(ErrorCode::BadArguments);
-        }
-        (_, create_flags::PERSISTENT) => (SessionId(0), false),
-        (_, create_flags::EPHEMERAL) => (asked.session, false),
-        (_, create_flags::PERSISTENT_SEQUENTIAL) => (SessionId(0), true),
-        (_, create_flags::EPHEMERAL_SEQUENTIAL) => (asked.session, true),
-        (_, create_flags::CONTAINER) => (CONTAINER_OWNER, false),
-        _ => return Err(ErrorCode::BadArguments),
-    };
+    let (owner, is_sequential) = owner_and_sequence(*kind, *flags, *ttl_ms, asked)?;
     let slash = path.rfind('/').ok_or(ErrorCode::BadArguments)?;
     if path.contains('\0') {
         return Err(ErrorCode::BadArguments);
@@ -166,6 +159,9 @@ fn create(
         return Err(ErrorCode::NoChildrenForEphemerals);
     }
     let name = &path[slash + 1..];
+    if asked.rules.enforce_quota {
+        tree.permit_creation(parent, name, data.as_ref().map_or(0, |data| data.len()))?;
+    }
     let new = NewNode { name, data: data.as_deref(), acl, owner };
     let id = tree.create(asked.change, parent, new, undo);
     let acl = tree.node(id).acl.clone();
@@ -179,6 +175,39 @@ fn create(
     })
 }
 
+/// Whose a znode is to be, and whether its name gets a number.
+fn owner_and_sequence(
+    kind: CreateKind,
+    flags: i32,
+    ttl_ms: i64,
+    asked: &Asked<'_>,
+) -> Result<(SessionId, bool), ErrorCode> {
+    use create_flags::{
+        CONTAINER, EPHEMERAL, EPHEMERAL_SEQUENTIAL, PERSISTENT, PERSISTENT_SEQUENTIAL,
+        PERSISTENT_SEQUENTIAL_WITH_TTL, PERSISTENT_WITH_TTL,
+    };
+    let is_sequential = match flags {
+        PERSISTENT | EPHEMERAL | CONTAINER | PERSISTENT_WITH_TTL => false,
+        PERSISTENT_SEQUENTIAL | EPHEMERAL_SEQUENTIAL | PERSISTENT_SEQUENTIAL_WITH_TTL => true,
+        _ => return Err(ErrorCode::BadArguments),
+    };
+    let has_ttl = matches!(flags, PERSISTENT_WITH_TTL | PERSISTENT_SEQUENTIAL_WITH_TTL);
+    if has_ttl && !asked.rules.extended_types {
+        return Err(ErrorCode::Unimplemented);
+    }
+    // A time to live without the operation for it, or the other way round, is refused.
+    let owner = match (kind, flags) {
+        (CreateKind::Ttl, _) if has_ttl => ttl_owner(ttl_ms).ok_or(ErrorCode::BadArguments)?,
+        (CreateKind::Ttl, _) => return Err(ErrorCode::BadArguments),
+        _ if has_ttl => return Err(ErrorCode::BadArguments),
+        // It is the operation that makes a container; the flag alone makes a persistent znode.
+        (CreateKind::Container, _) => CONTAINER_OWNER,
+        (_, EPHEMERAL | EPHEMERAL_SEQUENTIAL) => asked.session,
+        _ => SessionId(0),
+    };
+    Ok((owner, is_sequential))
+}
+
 fn delete(
     tree: &mut Tree,
     asked: &Asked<'_>,
@@ -187,7 +216,7 @@ fn delete(
     events: &mut Vec<Event>,
     undo: &mut Vec<Undo>,
 ) -> Result<Response<'static>, ErrorCode> {
-    if !tree.node(id).children.is_empty() {
+    if tree.node(id).children_len() > 0 {
         return Err(ErrorCode::NotEmpty);
     }
     delete_znode(tree, asked.change, id, path.to_owned(), events, undo);

@@ -18,8 +18,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use elkfk_wire::jute::{
-    ErrorCode, EventState, OpCode, Reader, ReplyHeader, Request, RequestHeader, Response,
-    SessionId, WatchedEvent, Zxid, end_frame, frame_in, start_frame, xid,
+    ErrorCode, OpCode, Reader, ReplyHeader, Request, RequestHeader, Response, SessionId,
+    WatchedEvent, Zxid, end_frame, frame_in, start_frame, xid,
 };
 use tracing::{debug, info, warn};
 
@@ -28,7 +28,7 @@ pub(crate) use watches::{BYTES_MAX as WATCH_BYTES_MAX, ConnectionId};
 
 use crate::machine::{Action, Answer, Command, Machine, Origin, Rules};
 use crate::metrics;
-use crate::tree::{Identity, digest_id};
+use crate::tree::{Identity, SUPER, digest_id};
 use crate::wal::LogEntry;
 use session::Heard;
 use watches::Watches;
@@ -68,6 +68,8 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Reads of one client that may wait for a write before them: all are answered at once when it is
 /// applied, as the next write may change what they are to see.
 const READS_WAITING_MAX: usize = 16;
+/// Znodes one sweep may delete; ZooKeeper takes as many a minute.
+const SWEPT_AT_ONCE_MAX: usize = 10_000;
 /// What one connection may authenticate as; all of it goes into the log with each of its writes.
 const IDENTITIES_MAX: usize = 64;
 const IDENTITY_BYTES_MAX: usize = 256;
@@ -164,6 +166,7 @@ pub(crate) struct Service {
 impl Service {
     /// `boot` must differ from that of every earlier life of this server.
     pub(crate) fn new(machine: Machine, settings: Settings, boot: u64, now: Now) -> Self {
+        let watch_bytes_max = settings.watch_bytes_max;
         let mut service = Self {
             machine,
             boot,
@@ -175,7 +178,7 @@ impl Service {
             next_session: ((settings.server as i64 & 0xff) << 56)
                 | ((now.wall_ms << 24) as u64 >> 8) as i64,
             settings,
-            watches: Watches::default(),
+            watches: Watches::new(watch_bytes_max),
             refusing: None,
             proposals: Vec::new(),
             dirty: Vec::new(),
@@ -443,9 +446,14 @@ impl Service {
             return false;
         };
         if let Some((scheme, user)) = identity {
+            let is_super = self.settings.super_digest.as_ref() == Some(&user);
             let identity = Identity { scheme: Cow::Borrowed(scheme), id: Cow::Owned(user) };
             if !connection.identities.contains(&identity) {
                 connection.identities.push(identity);
+            }
+            let name = Identity { scheme: Cow::Borrowed(SUPER), id: Cow::Borrowed("") };
+            if is_super && !connection.identities.contains(&name) {
+                connection.identities.push(name);
             }
         }
         self.reply(id, header.xid, header.op, Ok(&Response::Empty));
@@ -516,16 +524,7 @@ impl Service {
     /// Applies an entry of the log and tells everyone it concerns.
     pub(crate) fn apply(&mut self, entry: &LogEntry) {
         let applied = self.machine.apply(entry.term, entry.index, &entry.data);
-        for event in applied.events {
-            for watcher in self.watches.fire(event.kind, &event.path) {
-                let event = WatchedEvent {
-                    kind: event.kind,
-                    state: EventState::SyncConnected,
-                    path: Cow::Borrowed(&event.path),
-                };
-                self.notify(watcher, &event);
-            }
-        }
+        self.tell_watchers(&applied.events);
         let origin = (applied.origin.boot == self.boot).then_some(applied.origin.connection);
         match applied.answer {
             Answer::None => {}
@@ -596,10 +595,11 @@ impl Service {
         metrics::WATCHES.set(self.watches.counts().2 as i64);
     }
 
-    /// Proposes to delete containers that had children and have none.
+    /// Proposes to delete containers that had children and have none, and znodes whose time to live
+    /// is over.
     pub(crate) fn delete_empty_containers(&mut self) {
         if self.refusing.is_none() {
-            for path in self.machine.tree.empty_containers() {
+            for path in self.machine.tree.due(self.now.wall_ms, SWEPT_AT_ONCE_MAX) {
                 let action = Action::DeleteContainer { path: path.into() };
                 self.propose(Origin::default(), SessionId(0), action);
             }

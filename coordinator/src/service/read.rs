@@ -3,18 +3,15 @@
 use std::borrow::Cow;
 
 use elkfk_wire::jute::{
-    ErrorCode, EventKind, EventState, OpCode, Reader, Request, Response, WatchedEvent, Zxid,
-    check_path, perms,
+    ErrorCode, EventKind, EventState, OpCode, OpResult, Reader, Request, Response, SessionId,
+    WatchedEvent, Zxid, perms,
 };
+use tracing::warn;
 
 use super::Service;
-use super::watches::{ConnectionId, WatchKind};
-use crate::tree::{Identity, Node, Tree, is_permitted, mask_digests};
-
-/// The kinds of removeWatches and checkWatches.
-const CHILD_WATCHES: i32 = 1;
-const DATA_WATCHES: i32 = 2;
-const ANY_WATCHES: i32 = 3;
+use super::watches::{ConnectionId, Modes, TooMany};
+use crate::machine::Event;
+use crate::tree::{Identity, Node, NodeId, Tree, is_permitted, mask_digests};
 
 impl Service {
     pub(super) fn read(&mut self, id: ConnectionId, xid: i32, op: i32, body: &[u8]) {
@@ -27,14 +24,20 @@ impl Service {
             }
         };
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let identities = &connection.identities;
-        let mut watch = None;
+        let asker = Asker {
+            tree: &self.machine.tree,
+            session: connection.session,
+            identities: &connection.identities,
+        };
+        let mut watched = Vec::new();
         let answer = request
             .as_ref()
             .map_err(|code| *code)
-            .and_then(|request| answer(&self.machine.tree, identities, request, &mut watch));
-        if let Some((kind, path)) = watch {
-            self.watches.add(kind, path, id);
+            .and_then(|request| asker.answer(request, &mut watched));
+        for (modes, path) in watched {
+            if let Err(too_many) = self.watches.add(modes, path, id) {
+                return self.refuse_watches(id, too_many);
+            }
         }
         // The answer may borrow from the tree, so it is written out before anything else is touched.
         if let Some(answer) = answer.transpose() {
@@ -48,30 +51,74 @@ impl Service {
             return;
         }
         let Ok(request) = request else { return };
-        let answer = self.watch_request(id, &request);
-        self.reply(id, xid, op, answer.as_ref().map(|()| &Response::Empty).map_err(|code| *code));
+        match self.watch_request(id, &request) {
+            Ok(answer) => {
+                self.reply(id, xid, op, answer.as_ref().map_err(|code| *code));
+            }
+            Err(too_many) => self.refuse_watches(id, too_many),
+        }
+    }
+
+    /// A client that is not told what it watches would wait for ever, so it is not left to believe
+    /// that it watches.
+    fn refuse_watches(&mut self, id: ConnectionId, too_many: TooMany) {
+        if let Some(connection) = self.connections.get(&id) {
+            let TooMany { own_bytes, all_bytes, limit_bytes } = too_many;
+            warn!(
+                session = %connection.session, peer = %connection.peer, own_bytes, all_bytes,
+                limit_bytes, "client watches too much, closing; watch fewer paths, or one recursively"
+            );
+        }
+        self.close(id);
     }
 
     /// Requests about watches, which change nothing but this server's table of them.
-    fn watch_request(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<(), ErrorCode> {
+    fn watch_request(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+    ) -> Result<Result<Response<'static>, ErrorCode>, TooMany> {
         match request {
             Request::SetWatches { relative_zxid, data, exist, child } => {
-                self.set_watches(id, *relative_zxid, [data, exist, child]);
-                Ok(())
+                self.set_watches(id, *relative_zxid, [data, exist, child])?;
+                Ok(Ok(Response::Empty))
             }
-            Request::CheckWatches { path, kind } => {
-                let is_set = kinds(*kind)?.iter().any(|kind| self.watches.has(*kind, path, id));
-                if is_set { Ok(()) } else { Err(ErrorCode::NoWatcher) }
-            }
-            Request::RemoveWatches { path, kind } => {
-                let mut is_set = false;
-                for kind in kinds(*kind)? {
-                    is_set |= self.watches.has(*kind, path, id);
-                    self.watches.remove(*kind, path, id);
+            Request::SetWatches2 {
+                relative_zxid,
+                data,
+                exist,
+                child,
+                persistent,
+                persistent_recursive,
+            } => {
+                self.set_watches(id, *relative_zxid, [data, exist, child])?;
+                for path in persistent {
+                    self.watches.add(Modes::PERSISTENT, path, id)?;
                 }
-                if is_set { Ok(()) } else { Err(ErrorCode::NoWatcher) }
+                for path in persistent_recursive {
+                    self.watches.add(Modes::RECURSIVE, path, id)?;
+                }
+                Ok(Ok(Response::Empty))
             }
-            _ => Err(ErrorCode::Unimplemented),
+            // Neither path nor rights are looked at; events are held back from who may not read.
+            Request::AddWatch { path, mode } => {
+                let modes = match mode {
+                    0 => Modes::PERSISTENT,
+                    1 => Modes::RECURSIVE,
+                    _ => return Ok(Err(ErrorCode::MarshallingError)),
+                };
+                self.watches.add(modes, path, id)?;
+                Ok(Ok(Response::Number(0)))
+            }
+            Request::CheckWatches { path, kind } => Ok(modes_of(*kind).and_then(|modes| {
+                let is_set = self.watches.has(modes, path, id);
+                if is_set { Ok(Response::Empty) } else { Err(ErrorCode::NoWatcher) }
+            })),
+            Request::RemoveWatches { path, kind } => Ok(modes_of(*kind).and_then(|modes| {
+                let was_set = self.watches.remove(modes, path, id);
+                if was_set { Ok(Response::Empty) } else { Err(ErrorCode::NoWatcher) }
+            })),
+            _ => Ok(Err(ErrorCode::Unimplemented)),
         }
     }
 
@@ -81,7 +128,7 @@ impl Service {
         id: ConnectionId,
         relative: Zxid,
         [data, exist, child]: [&[Cow<'_, str>]; 3],
-    ) {
+    ) -> Result<(), TooMany> {
         let mut events: Vec<(EventKind, &str)> = Vec::new();
         let tree = &self.machine.tree;
         for path in data {
@@ -90,13 +137,13 @@ impl Service {
                 Some(node) if node.mzxid > relative => {
                     events.push((EventKind::DataChanged, path));
                 }
-                Some(_) => self.watches.add(WatchKind::Data, path, id),
+                Some(_) => self.watches.add(Modes::DATA, path, id)?,
             }
         }
         for path in exist {
             match tree.get(path) {
                 Some(_) => events.push((EventKind::Created, path)),
-                None => self.watches.add(WatchKind::Data, path, id),
+                None => self.watches.add(Modes::DATA, path, id)?,
             }
         }
         for path in child {
@@ -105,86 +152,154 @@ impl Service {
                 Some(node) if node.pzxid > relative => {
                     events.push((EventKind::ChildrenChanged, path));
                 }
-                Some(_) => self.watches.add(WatchKind::Child, path, id),
+                Some(_) => self.watches.add(Modes::CHILD, path, id)?,
             }
         }
         for (kind, path) in events {
             let state = EventState::SyncConnected;
             self.notify(id, &WatchedEvent { kind, state, path: Cow::Borrowed(path) });
         }
+        Ok(())
+    }
+
+    /// Tells the watchers of what an entry has changed.
+    pub(super) fn tell_watchers(&mut self, events: &[Event]) {
+        for Event { kind, path, acl } in events {
+            for told in self.watches.fire(*kind, path) {
+                let may_read = || {
+                    let connection = self.connections.get(&told.connection);
+                    connection.is_some_and(|connection| {
+                        is_permitted(acl, perms::READ, &connection.identities)
+                    })
+                };
+                if !told.if_permitted || may_read() {
+                    let state = EventState::SyncConnected;
+                    let event = WatchedEvent { kind: *kind, state, path: Cow::Borrowed(path) };
+                    self.notify(told.connection, &event);
+                }
+            }
+        }
     }
 }
 
-fn kinds(kind: i32) -> Result<&'static [WatchKind], ErrorCode> {
+/// What removeWatches and checkWatches mean by a number.
+fn modes_of(kind: i32) -> Result<Modes, ErrorCode> {
     match kind {
-        CHILD_WATCHES => Ok(&[WatchKind::Child]),
-        DATA_WATCHES => Ok(&[WatchKind::Data]),
-        ANY_WATCHES => Ok(&[WatchKind::Child, WatchKind::Data]),
-        _ => Err(ErrorCode::BadArguments),
+        1 => Ok(Modes::CHILD),
+        2 => Ok(Modes::DATA),
+        3 => Ok(Modes::ANY),
+        4 => Ok(Modes::PERSISTENT),
+        5 => Ok(Modes::RECURSIVE),
+        _ => Err(ErrorCode::MarshallingError),
     }
 }
 
-/// The answer to a read of the tree, and the watch it sets; `None` for what is no read of the tree.
-fn answer<'t, 'r>(
+/// Who reads, and what.
+struct Asker<'t> {
     tree: &'t Tree,
-    identities: &[Identity<'_>],
-    request: &'r Request<'_>,
-    watch: &mut Option<(WatchKind, &'r str)>,
-) -> Result<Option<Response<'t>>, ErrorCode> {
-    let found = |path: &str| {
-        check_path(path).map_err(|_| ErrorCode::BadArguments)?;
-        tree.get(path).ok_or(ErrorCode::NoNode)
-    };
-    let readable = |path: &str| {
-        let node = found(path)?;
-        match is_permitted(&node.acl, perms::READ, identities) {
-            true => Ok(node),
+    session: SessionId,
+    identities: &'t [Identity<'static>],
+}
+
+impl<'t> Asker<'t> {
+    fn found(&self, path: &str) -> Result<(NodeId, &'t Node), ErrorCode> {
+        let id = self.tree.find(path).ok_or(ErrorCode::NoNode)?;
+        Ok((id, self.tree.node(id)))
+    }
+
+    fn readable(&self, path: &str) -> Result<(NodeId, &'t Node), ErrorCode> {
+        let (id, node) = self.found(path)?;
+        match is_permitted(&node.acl, perms::READ, self.identities) {
+            true => Ok((id, node)),
             false => Err(ErrorCode::NoAuth),
         }
-    };
-    Ok(Some(match request {
-        Request::Exists { path, watch: is_watched } => {
-            check_path(path).map_err(|_| ErrorCode::BadArguments)?;
-            // Set whether it exists or not.
+    }
+
+    fn children(&self, id: NodeId) -> Vec<Cow<'t, str>> {
+        self.tree.children(id).map(|id| Cow::Borrowed(&*self.tree.node(id).name)).collect()
+    }
+
+    /// The answer to a read of the tree, with the watches it sets; `None` for what is no such read.
+    fn answer<'r>(
+        &self,
+        request: &'r Request<'_>,
+        watched: &mut Vec<(Modes, &'r str)>,
+    ) -> Result<Option<Response<'t>>, ErrorCode> {
+        let mut watch = |is_watched: &bool, modes, path: &'r str| {
             if *is_watched {
-                *watch = Some((WatchKind::Data, path));
+                watched.push((modes, path));
             }
-            Response::Stat(found(path)?.stat())
-        }
-        Request::GetData { path, watch: is_watched } => {
-            let node = readable(path)?;
-            if *is_watched {
-                *watch = Some((WatchKind::Data, path));
+        };
+        Ok(Some(match request {
+            Request::Exists { path, watch: is_watched } => {
+                if path.contains('\0') {
+                    return Err(ErrorCode::BadArguments);
+                }
+                // Set whether it exists or not.
+                watch(is_watched, Modes::DATA, path);
+                Response::Stat(self.found(path)?.1.stat())
             }
-            Response::Data(node.data.as_deref().map(Cow::Borrowed), node.stat())
-        }
-        Request::GetChildren { path, watch: is_watched } => {
-            let node = readable(path)?;
-            if *is_watched {
-                *watch = Some((WatchKind::Child, path));
+            Request::GetData { path, watch: is_watched } => {
+                let (_, node) = self.readable(path)?;
+                watch(is_watched, Modes::DATA, path);
+                Response::Data(node.data.as_deref().map(Cow::Borrowed), node.stat())
             }
-            Response::Strings(children(node))
-        }
-        Request::GetChildren2 { path, watch: is_watched } => {
-            let node = readable(path)?;
-            if *is_watched {
-                *watch = Some((WatchKind::Child, path));
+            Request::GetChildren { path, watch: is_watched } => {
+                let (id, _) = self.readable(path)?;
+                watch(is_watched, Modes::CHILD, path);
+                Response::Strings(self.children(id))
             }
-            Response::Children2(children(node), node.stat())
-        }
-        Request::GetAcl { path } => {
-            let node = found(path)?;
-            if !is_permitted(&node.acl, perms::READ | perms::ADMIN, identities) {
-                return Err(ErrorCode::NoAuth);
+            Request::GetChildren2 { path, watch: is_watched } => {
+                let (id, node) = self.readable(path)?;
+                watch(is_watched, Modes::CHILD, path);
+                Response::Children2(self.children(id), node.stat())
             }
-            Response::Acl(mask_digests(&node.acl, identities), node.stat())
-        }
-        // With one server everything acknowledged is applied here.
-        Request::Sync { path } => Response::Path(Cow::Owned(path.clone().into_owned())),
-        _ => return Ok(None),
-    }))
+            Request::GetAcl { path } => {
+                let (_, node) = self.found(path)?;
+                if !is_permitted(&node.acl, perms::READ | perms::ADMIN, self.identities) {
+                    return Err(ErrorCode::NoAuth);
+                }
+                Response::Acl(mask_digests(&node.acl, self.identities), node.stat())
+            }
+            Request::GetAllChildrenNumber { path } => {
+                Response::Number(self.readable(path)?.1.descendants as i32)
+            }
+            // By the text of the path, whatever that cuts through, as ZooKeeper does.
+            Request::GetEphemerals { prefix } => {
+                let is_wanted = |path: &String| match prefix.trim() {
+                    "" | "/" => true,
+                    _ => path.starts_with(prefix.as_ref()),
+                };
+                let paths = self.tree.ephemerals(self.session).into_iter().filter(is_wanted);
+                Response::Strings(paths.map(Cow::Owned).collect())
+            }
+            Request::WhoAmI => Response::Identities(self.identities.iter().map(user).collect()),
+            // Each by itself: one that fails tells nothing of the others.
+            Request::MultiRead(requests) => {
+                let mut results = Vec::with_capacity(requests.len());
+                for request in requests {
+                    results.push(match self.answer(request, watched) {
+                        Ok(Some(response)) => OpResult::Ok(request.op(), response),
+                        Ok(None) => OpResult::Error(ErrorCode::Unimplemented.code()),
+                        Err(code) => OpResult::Error(code.code()),
+                    });
+                }
+                Response::Multi(results)
+            }
+            // With one server everything acknowledged is applied here.
+            Request::Sync { path } => Response::Path(Cow::Owned(path.clone().into_owned())),
+            // As a server without SASL answers, before it hears no more of it.
+            Request::Sasl { .. } => Response::Token(None),
+            _ => return Ok(None),
+        }))
+    }
 }
 
-fn children(node: &Node) -> Vec<Cow<'_, str>> {
-    node.children.keys().map(|name| Cow::Borrowed(name.as_ref())).collect()
+/// Scheme and name of an identity, without what proves it.
+fn user<'t>(identity: &'t Identity<'static>) -> (Cow<'t, str>, Cow<'t, str>) {
+    let user = match identity.scheme.as_ref() {
+        "digest" => identity.id.split(':').next().unwrap_or_default(),
+        _ => &identity.id,
+    };
+    (Cow::Borrowed(&identity.scheme), Cow::Borrowed(user))
 }

@@ -15,6 +15,9 @@ pub(crate) struct Identity<'a> {
     pub(crate) id: Cow<'a, str>,
 }
 
+/// The scheme of an [`Identity`] that no ACL stops; its id is empty.
+pub(crate) const SUPER: &str = "super";
+
 /// `user:base64(sha1(user:password))` of `user:password`, as ZooKeeper's digest scheme has it.
 pub(crate) fn digest_id(credentials: &str) -> String {
     let user = credentials.split(':').next().unwrap_or_default();
@@ -38,8 +41,10 @@ pub(crate) fn fix_acl(
         match acl.scheme.as_ref() {
             "world" if acl.id == "anyone" => add(acl.clone().into_owned()),
             "auth" => {
-                // An address proves nothing, so only passwords count.
-                let mut proven = identities.iter().filter(|identity| identity.scheme != "ip");
+                // An address proves nothing, and the super user is nobody by that name.
+                let is_proven =
+                    |identity: &&Identity<'_>| identity.scheme != "ip" && identity.scheme != SUPER;
+                let mut proven = identities.iter().filter(is_proven);
                 let first = proven.next().ok_or(ErrorCode::InvalidAcl)?;
                 for identity in std::iter::once(first).chain(proven) {
                     add(Acl {
@@ -63,6 +68,7 @@ pub(crate) fn fix_acl(
 /// Whether one of `perm`s bits is granted.
 pub(crate) fn is_permitted(acl: &[Acl<'_>], perm: i32, identities: &[Identity<'_>]) -> bool {
     acl.is_empty()
+        || identities.iter().any(|identity| identity.scheme == SUPER)
         || acl.iter().filter(|acl| acl.perms & perm != 0).any(|acl| match acl.scheme.as_ref() {
             "world" => acl.id == "anyone",
             "ip" => Network::parse(&acl.id).is_some_and(|network| {
@@ -166,7 +172,9 @@ mod tests {
             assert_eq!(fix(std::slice::from_ref(&bad)), Err(ErrorCode::InvalidAcl), "{bad:?}");
         }
         assert_eq!(fix_acl(None, &us), Err(ErrorCode::InvalidAcl));
-        assert_eq!(fix_acl(Some(&[Acl::CREATOR]), &us[..1]), Err(ErrorCode::InvalidAcl));
+        for nobody in [&us[..1], &[identity(SUPER, "")][..]] {
+            assert_eq!(fix_acl(Some(&[Acl::CREATOR]), nobody), Err(ErrorCode::InvalidAcl));
+        }
     }
 
     #[test]
@@ -186,6 +194,9 @@ mod tests {
         check(acl(31, "ip", "0.0.0.0/0"), perms::WRITE, true);
         check(acl(31, "ip", "::/0"), perms::WRITE, false);
         assert!(is_permitted(&[], perms::WRITE, &[]));
+        let nobody = [acl(1, "digest", "u:h")];
+        assert!(is_permitted(&nobody, perms::WRITE, &[identity(SUPER, "")]));
+        assert!(!is_permitted(&nobody, perms::WRITE, &[identity("digest", SUPER)]));
     }
 
     #[test]

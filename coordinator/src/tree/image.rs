@@ -5,13 +5,14 @@
 //! passed over. So the image is of the moment it was started at, nothing is copied that does not
 //! change, and nobody waits longer than for one piece.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use elkfk_wire::jute::{
     Acl, DecodeError, Reader, SessionId, Zxid, put_buffer, put_i32, put_i64, put_string,
 };
 
-use super::{Node, NodeId, SharedAcl, Tree};
+use super::{Node, NodeId, Tree};
 
 /// Why bytes are no image of a tree.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +34,7 @@ pub(crate) struct PlainNode {
     pub(crate) parent: usize,
     pub(crate) name: String,
     pub(crate) data: Option<Box<[u8]>>,
-    pub(crate) acl: SharedAcl,
+    pub(crate) acl: Arc<[Acl<'static>]>,
     pub(crate) czxid: Zxid,
     pub(crate) mzxid: Zxid,
     pub(crate) pzxid: Zxid,
@@ -95,6 +96,9 @@ impl ImageWriter {
     }
 }
 
+/// Places looked at for one piece, at most: about a millisecond.
+const PLACES_PER_PIECE: NodeId = 1 << 16;
+
 /// The last record of an image has this in place of a znode's id.
 const END: i32 = -1;
 
@@ -111,16 +115,18 @@ impl Tree {
         });
     }
 
-    /// The next piece, at least `piece_bytes` unless it is the last; the flag says that it is.
+    /// The next piece, at least `piece_bytes` unless it is the last; the flag says that it is. Where
+    /// most places are free it is smaller, even empty: nobody is to wait for a walk through them all.
     ///
     /// `None` where no image is under way.
     pub(crate) fn next_image_piece(&mut self, piece_bytes: usize) -> Option<(Vec<u8>, bool)> {
         let mut image = self.image.take()?;
-        while image.next < image.end && image.bytes.len() < piece_bytes {
+        let stop = image.end.min(image.next.saturating_add(PLACES_PER_PIECE));
+        while image.next < stop && image.bytes.len() < piece_bytes {
             let id = image.next;
             image.next += 1;
             if !image.done.remove(&id)
-                && let Some(node) = &self.nodes[id as usize]
+                && let Some(node) = self.nodes.get(id)
             {
                 image.put(id, node);
             }
@@ -143,12 +149,13 @@ impl Tree {
 
     /// A tree made whole of znodes that were read elsewhere, the root first, each after its parent.
     pub(crate) fn assemble(nodes: Vec<PlainNode>) -> Result<Self, ImageError> {
-        let mut tree = Self::empty();
+        let mut tree = Self::default();
         for (id, node) in nodes.into_iter().enumerate() {
             let acl = tree.share(node.acl.to_vec());
             let node = Node {
                 name: node.name.into(),
                 parent: node.parent as NodeId,
+                descendants: 0,
                 data: node.data,
                 acl,
                 czxid: node.czxid,
@@ -160,11 +167,11 @@ impl Tree {
                 creations: node.creations,
                 aversion: node.aversion,
                 owner: node.owner,
-                children: BTreeMap::new(),
+                children: None,
                 path_hash: 0,
                 hash: 0,
             };
-            tree.place(id as NodeId, node);
+            tree.nodes.put(id as NodeId, node);
         }
         tree.link_all().map_err(ImageError::NoTree)?;
         Ok(tree)
@@ -172,7 +179,7 @@ impl Tree {
 
     /// The tree of an image, all pieces one after another.
     pub(crate) fn from_image(bytes: &[u8]) -> Result<Self, ImageError> {
-        let mut tree = Self::empty();
+        let mut tree = Self::default();
         let mut reader = Reader::new(bytes);
         let mut count = 0usize;
         // Each znode takes far more than a byte, so the table cannot outgrow the image.
@@ -187,7 +194,7 @@ impl Tree {
             }
             let node = read_node(&mut tree, &mut reader)?;
             count += 1;
-            tree.place(id as NodeId, node);
+            tree.nodes.put(id as NodeId, node);
         }
         let (written, written_digest) = (reader.i64()? as usize, reader.i64()? as u64);
         tree.link_all().map_err(ImageError::NoTree)?;
@@ -210,6 +217,7 @@ fn read_node(tree: &mut Tree, reader: &mut Reader<'_>) -> Result<Node, ImageErro
     Ok(Node {
         name,
         parent,
+        descendants: 0,
         data,
         acl,
         czxid,
@@ -221,7 +229,7 @@ fn read_node(tree: &mut Tree, reader: &mut Reader<'_>) -> Result<Node, ImageErro
         creations: reader.i32()?,
         aversion: reader.i32()?,
         owner: SessionId(reader.i64()?),
-        children: BTreeMap::new(),
+        children: None,
         path_hash: 0,
         hash: 0,
     })

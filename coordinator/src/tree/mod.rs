@@ -5,32 +5,55 @@
 //! [`Undo`]s of those before ([`Tree::roll_back`]).
 
 mod acl;
+mod children;
 mod image;
+mod quota;
+mod table;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use elkfk_wire::jute::{Acl, SessionId, Stat, Zxid};
 
-pub(crate) use acl::{Identity, digest_id, fix_acl, is_permitted, mask_digests};
+pub(crate) use acl::{Identity, SUPER, digest_id, fix_acl, is_permitted, mask_digests};
+use children::Children;
 pub use image::ImageError;
 use image::ImageWriter;
 pub(crate) use image::PlainNode;
+use table::Table;
 
 /// Place of a znode in the table of them; stays its own as long as it lives.
 pub(crate) type NodeId = u32;
 
 /// An ACL, shared by all znodes that have the same.
-pub(crate) type SharedAcl = Arc<[Acl<'static>]>;
+pub(crate) type SharedAcl = Arc<Vec<Acl<'static>>>;
 
 /// `ephemeral_owner` of a container, as ZooKeeper marks it.
 pub(crate) const CONTAINER_OWNER: SessionId = SessionId(i64::MIN);
 
+/// The longest time to live a znode may have: some 34 years.
+pub(crate) const TTL_MS_MAX: i64 = (1 << 40) - 1;
+
+/// `ephemeral_owner` of a znode with a time to live, as ZooKeeper marks it since 3.5.4.
+///
+/// `None` for what is no time to live.
+pub(crate) fn ttl_owner(ttl_ms: i64) -> Option<SessionId> {
+    (1..=TTL_MS_MAX).contains(&ttl_ms).then_some(SessionId((0xff_u64 << 56) as i64 | ttl_ms))
+}
+
+/// The time to live that an owner stands for, if it does.
+fn ttl_ms(owner: SessionId) -> Option<i64> {
+    // A session of server 255 starts with the same byte; the 16 bits after it are of a time then.
+    (owner.0 as u64 >> 40 == 0xff_0000).then_some(owner.0 & TTL_MS_MAX)
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
     /// Empty for the root.
-    pub(crate) name: Arc<str>,
+    pub(crate) name: Box<str>,
     pub(crate) parent: NodeId,
+    /// All that is below it, to any depth.
+    pub(crate) descendants: u32,
     /// `None` is Java's null.
     pub(crate) data: Option<Box<[u8]>>,
     pub(crate) acl: SharedAcl,
@@ -43,9 +66,10 @@ pub(crate) struct Node {
     /// Children ever created here: the number of the next sequential name.
     pub(crate) creations: i32,
     pub(crate) aversion: i32,
-    /// 0 for a persistent znode, [`CONTAINER_OWNER`] for a container.
+    /// 0 for a persistent znode, [`CONTAINER_OWNER`] for a container, [`ttl_owner`].
     pub(crate) owner: SessionId,
-    pub(crate) children: BTreeMap<Arc<str>, NodeId>,
+    /// `None` where there is none.
+    children: Option<Box<Children>>,
     /// Of the whole path, so that a move between places in the table changes no digest.
     path_hash: u64,
     /// This znode's share of [`Tree::digest`].
@@ -54,7 +78,7 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn stat(&self) -> Stat {
-        let num_children = self.children.len() as i32;
+        let num_children = self.children_len() as i32;
         Stat {
             czxid: self.czxid,
             mzxid: self.mzxid,
@@ -72,7 +96,46 @@ impl Node {
     }
 
     pub(crate) fn is_ephemeral(&self) -> bool {
-        self.owner != SessionId(0) && self.owner != CONTAINER_OWNER
+        Keep::of(self.owner) == Keep::Ephemeral
+    }
+
+    pub(crate) fn children_len(&self) -> usize {
+        self.children.as_ref().map_or(0, |children| children.len())
+    }
+
+    fn data_len(&self) -> i64 {
+        self.data.as_ref().map_or(0, |data| data.len() as i64)
+    }
+
+    /// Whether it is a container that had children and has none, or its time to live was over at
+    /// `now_ms`; with children it stays in any case.
+    pub(crate) fn is_due(&self, now_ms: i64) -> bool {
+        self.children_len() == 0
+            && match Keep::of(self.owner) {
+                Keep::Container => self.creations > 0,
+                Keep::Ttl(ttl_ms) => now_ms.saturating_sub(self.mtime_ms) > ttl_ms,
+                Keep::Persistent | Keep::Ephemeral => false,
+            }
+    }
+}
+
+/// How long a znode is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Persistent,
+    Ephemeral,
+    Container,
+    Ttl(i64),
+}
+
+impl Keep {
+    fn of(owner: SessionId) -> Self {
+        match (owner, ttl_ms(owner)) {
+            (SessionId(0), _) => Self::Persistent,
+            (CONTAINER_OWNER, _) => Self::Container,
+            (_, Some(ttl_ms)) => Self::Ttl(ttl_ms),
+            _ => Self::Ephemeral,
+        }
     }
 }
 
@@ -113,12 +176,15 @@ pub(crate) enum Undo {
     },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Tree {
-    nodes: Vec<Option<Node>>,
+    nodes: Table,
     free: Vec<NodeId>,
     ephemerals: HashMap<SessionId, BTreeSet<NodeId>>,
-    containers: BTreeSet<NodeId>,
+    /// Containers and znodes with a time to live.
+    transient: BTreeSet<NodeId>,
+    /// `/zookeeper/quota`.
+    quota: Option<NodeId>,
     acls: HashSet<SharedAcl>,
     /// Sum of the hashes of all znodes: equal trees have equal digests.
     digest: u64,
@@ -136,11 +202,12 @@ const SPECIAL_PATHS: [&str; 4] = ["/", "/zookeeper", "/zookeeper/quota", "/zooke
 impl Tree {
     /// The tree of a new ensemble: the root and `/zookeeper` with what ZooKeeper keeps there.
     pub(crate) fn new() -> Self {
-        let mut tree = Self::empty();
+        let mut tree = Self::default();
         let open = tree.share(vec![Acl::OPEN]);
         let node = |name: &str, parent, acl: &SharedAcl, aversion| Node {
             name: name.into(),
             parent,
+            descendants: 0,
             data: Some(Box::default()),
             acl: acl.clone(),
             czxid: Zxid(0),
@@ -152,88 +219,93 @@ impl Tree {
             creations: 0,
             aversion,
             owner: SessionId(0),
-            children: BTreeMap::new(),
+            children: None,
             path_hash: 0,
             hash: 0,
         };
-        tree.place(0, node("", ROOT, &open, 0));
-        tree.place(1, node("zookeeper", ROOT, &open, 0));
-        tree.place(2, node("quota", 1, &open, 0));
+        tree.nodes.put(0, node("", ROOT, &open, 0));
+        tree.nodes.put(1, node("zookeeper", ROOT, &open, 0));
+        tree.nodes.put(2, node("quota", 1, &open, 0));
         let read = Acl { perms: elkfk_wire::jute::perms::READ, ..Acl::OPEN };
         let read = tree.share(vec![read]);
-        tree.place(3, node("config", 1, &read, -1));
+        tree.nodes.put(3, node("config", 1, &read, -1));
         tree.link_all().expect("the first znodes make a tree");
         tree
     }
 
-    fn empty() -> Self {
-        Self {
-            nodes: Vec::new(),
-            free: Vec::new(),
-            ephemerals: HashMap::new(),
-            containers: BTreeSet::new(),
-            acls: HashSet::new(),
-            digest: 0,
-            data_bytes: 0,
-            path_chars: 0,
-            image: None,
-        }
-    }
-
-    /// Puts a znode at a place of the caller's choice, unlinked: for building a tree whole.
-    fn place(&mut self, id: NodeId, node: Node) {
-        let at = id as usize;
-        if self.nodes.len() <= at {
-            self.nodes.resize_with(at + 1, || None);
-        }
-        self.nodes[at] = Some(node);
-    }
-
     /// Works out all that follows from the znodes themselves; says what keeps them from being a tree.
     fn link_all(&mut self) -> Result<(), &'static str> {
-        if self.nodes.first().is_none_or(Option::is_none) {
+        if self.nodes.get(ROOT).is_none() {
             return Err("no root");
         }
         for id in 0..self.nodes.len() as NodeId {
-            let Some(node) = &self.nodes[id as usize] else {
+            let Some(node) = self.nodes.get(id) else {
                 self.free.push(id);
                 continue;
             };
-            let (name, parent, owner) = (node.name.clone(), node.parent, node.owner);
-            self.data_bytes += node.data.as_ref().map_or(0, |data| data.len() as u64);
-            if owner == CONTAINER_OWNER {
-                self.containers.insert(id);
-            } else if owner != SessionId(0) {
-                self.ephemerals.entry(owner).or_default().insert(id);
-            }
+            let (parent, owner) = (node.parent, node.owner);
+            self.data_bytes += node.data_len() as u64;
+            self.mark_owner(id, owner);
             if id == ROOT {
                 continue;
             }
-            let Some(Some(parent)) = self.nodes.get_mut(parent as usize) else {
+            if self.nodes.get(parent).is_none() {
                 return Err("a znode without its parent");
-            };
-            if parent.children.insert(name, id).is_some() {
+            }
+            if !self.link(parent, id) {
                 return Err("two znodes of one path");
             }
         }
         // Everything must hang from the root, or a path could run in a circle.
-        let mut seen = 0;
-        let mut below = vec![ROOT];
-        while let Some(id) = below.pop() {
-            seen += 1;
+        let mut order = vec![ROOT];
+        let mut at = 0;
+        while let Some(id) = order.get(at).copied() {
+            at += 1;
             self.hash_path(id);
             self.path_chars += self.chars_of_path(id);
-            below.extend(self.node(id).children.values());
+            order.extend(self.children(id));
         }
-        if seen + self.free.len() != self.nodes.len() {
+        if order.len() != self.len() {
             return Err("a znode that does not hang from the root");
         }
-        for id in 0..self.nodes.len() as NodeId {
-            if self.nodes[id as usize].is_some() {
-                self.rehash(id);
+        for id in order.into_iter().rev() {
+            self.rehash(id);
+            if id != ROOT {
+                let (parent, below) = (self.node(id).parent, self.node(id).descendants + 1);
+                self.node_mut(parent).descendants += below;
             }
         }
+        self.quota = self.find("/zookeeper/quota");
         Ok(())
+    }
+
+    /// Adds to the children of `parent`; `false` where there is one of that name.
+    fn link(&mut self, parent: NodeId, id: NodeId) -> bool {
+        let mut children = self.node_mut(parent).children.take().unwrap_or_default();
+        let is_new = children.insert(&self.nodes, &self.node(id).name, id);
+        self.node_mut(parent).children = Some(children);
+        is_new
+    }
+
+    /// Adds a znode that is already in the table to all that knows of it.
+    fn attach(&mut self, parent: NodeId, id: NodeId) {
+        let owner = self.node(id).owner;
+        self.mark_owner(id, owner);
+        self.data_bytes += self.node(id).data_len() as u64;
+        self.link(parent, id);
+        self.path_chars += self.chars_of_path(id);
+        self.grow(parent, 1);
+    }
+
+    fn grow(&mut self, mut id: NodeId, by: i32) {
+        loop {
+            let node = self.node_mut(id);
+            node.descendants = node.descendants.wrapping_add_signed(by);
+            if id == ROOT {
+                return;
+            }
+            id = node.parent;
+        }
     }
 
     pub(crate) fn is_special(path: &str) -> bool {
@@ -246,19 +318,28 @@ impl Tree {
             if name.is_empty() {
                 return (path.len() == 1).then_some(ROOT);
             }
-            id = *self.node(id).children.get(name)?;
+            id = self.child(id, name)?;
         }
         Some(id)
+    }
+
+    fn child(&self, id: NodeId, name: &str) -> Option<NodeId> {
+        self.node(id).children.as_ref()?.find(&self.nodes, name)
+    }
+
+    /// Places of a znode's children, in the order of their names.
+    pub(crate) fn children(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
+        self.node(id).children.iter().flat_map(|children| children.iter())
     }
 
     /// # Panics
     /// Where no znode has this place.
     pub(crate) fn node(&self, id: NodeId) -> &Node {
-        self.nodes[id as usize].as_ref().expect("ids are handed out for znodes that are there")
+        self.nodes.get(id).expect("ids are handed out for znodes that are there")
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        self.nodes[id as usize].as_mut().expect("ids are handed out for znodes that are there")
+        self.nodes.get_mut(id).expect("ids are handed out for znodes that are there")
     }
 
     pub(crate) fn get(&self, path: &str) -> Option<&Node> {
@@ -293,10 +374,10 @@ impl Tree {
     ) -> NodeId {
         let NewNode { name, data, acl, owner } = new;
         self.touch(parent);
-        let name: Arc<str> = name.into();
         let node = Node {
-            name: name.clone(),
+            name: name.into(),
             parent,
+            descendants: 0,
             data: data.map(Box::from),
             acl: self.share(acl),
             czxid: change.zxid,
@@ -308,7 +389,7 @@ impl Tree {
             creations: 0,
             aversion: 0,
             owner,
-            children: BTreeMap::new(),
+            children: None,
             path_hash: 0,
             hash: 0,
         };
@@ -316,24 +397,24 @@ impl Tree {
         if let Some(image) = &mut self.image {
             image.skip(id);
         }
-        self.data_bytes += data.map_or(0, |data| data.len() as u64);
-        self.place(id, node);
-        self.mark_owner(id, owner);
+        self.nodes.put(id, node);
         let above = self.node_mut(parent);
         undo.push(Undo::Parent(parent, above.pzxid, above.creations));
         above.creations = above.creations.wrapping_add(1);
         above.pzxid = above.pzxid.max(change.zxid);
-        above.children.insert(name, id);
+        self.attach(parent, id);
         self.rehash(parent);
         self.hash_path(id);
-        self.path_chars += self.chars_of_path(id);
         self.rehash(id);
         undo.push(Undo::Created(id));
+        self.count_anew(id, undo);
+        self.count(id, 1, data.map_or(0, |data| data.len() as i64), undo);
         id
     }
 
     /// Removes a znode without children.
     pub(crate) fn delete(&mut self, change: Change, id: NodeId, undo: &mut Vec<Undo>) {
+        self.count(id, -1, -self.node(id).data_len(), undo);
         let parent = self.node(id).parent;
         self.touch(parent);
         let above = self.node_mut(parent);
@@ -347,18 +428,23 @@ impl Tree {
     fn take_out(&mut self, id: NodeId) -> Node {
         self.touch(id);
         self.path_chars -= self.chars_of_path(id);
-        let node = self.nodes[id as usize].take().expect("ids are of znodes that are there");
+        let (parent, name) = (self.node(id).parent, self.node(id).name.clone());
+        if let Some(mut children) = self.node_mut(parent).children.take() {
+            children.remove(&self.nodes, &name);
+            self.node_mut(parent).children = (children.len() > 0).then_some(children);
+        }
+        self.grow(parent, -1);
+        let node = self.nodes.take(id).expect("ids are of znodes that are there");
         self.digest = self.digest.wrapping_sub(node.hash);
-        self.data_bytes -= node.data.as_ref().map_or(0, |data| data.len() as u64);
+        self.data_bytes -= node.data_len() as u64;
         self.free.push(id);
-        self.containers.remove(&id);
+        self.transient.remove(&id);
         if let Some(ids) = self.ephemerals.get_mut(&node.owner) {
             ids.remove(&id);
             if ids.is_empty() {
                 self.ephemerals.remove(&node.owner);
             }
         }
-        self.node_mut(node.parent).children.remove(&node.name);
         node
     }
 
@@ -369,23 +455,33 @@ impl Tree {
         data: Option<&[u8]>,
         undo: &mut Vec<Undo>,
     ) {
-        self.touch(id);
-        self.data_bytes += data.map_or(0, |data| data.len() as u64);
+        let growth = data.map_or(0, |data| data.len() as i64) - self.node(id).data_len();
+        self.replace_data(id, data.map(Box::from), undo);
         let node = self.node_mut(id);
-        let old = std::mem::replace(&mut node.data, data.map(Box::from));
-        let old_bytes = old.as_ref().map_or(0, |data| data.len() as u64);
-        undo.push(Undo::Data {
-            id,
-            data: old,
-            mzxid: node.mzxid,
-            mtime_ms: node.mtime_ms,
-            version: node.version,
-        });
         node.version = node.version.wrapping_add(1);
         node.mzxid = change.zxid;
         node.mtime_ms = change.time_ms;
-        self.data_bytes -= old_bytes;
         self.rehash(id);
+        self.count(id, 0, growth, undo);
+    }
+
+    /// Nothing of the stat but the length tells of it.
+    fn replace_data(&mut self, id: NodeId, data: Option<Box<[u8]>>, undo: &mut Vec<Undo>) {
+        self.touch(id);
+        let node = self.node_mut(id);
+        let (mzxid, mtime_ms, version) = (node.mzxid, node.mtime_ms, node.version);
+        let old = self.swap_data(id, data);
+        undo.push(Undo::Data { id, data: old, mzxid, mtime_ms, version });
+        self.rehash(id);
+    }
+
+    fn swap_data(&mut self, id: NodeId, data: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
+        let node = self.node_mut(id);
+        let before = node.data_len() as u64;
+        let old = std::mem::replace(&mut node.data, data);
+        let after = node.data_len() as u64;
+        self.data_bytes = self.data_bytes - before + after;
+        old
     }
 
     pub(crate) fn set_acl(&mut self, id: NodeId, acl: Vec<Acl<'static>>, undo: &mut Vec<Undo>) {
@@ -404,17 +500,14 @@ impl Tree {
             match step {
                 Undo::Created(id) => drop(self.take_out(id)),
                 Undo::Deleted(id, node) => {
-                    self.data_bytes += node.data.as_ref().map_or(0, |data| data.len() as u64);
-                    let (name, parent, owner) = (node.name.clone(), node.parent, node.owner);
+                    let parent = node.parent;
                     let mut node = *node;
                     node.hash = 0;
                     // Places are handed out last in, first out, so its own is the last one freed.
                     let freed = self.free.pop();
                     debug_assert_eq!(freed, Some(id));
-                    self.place(id, node);
-                    self.mark_owner(id, owner);
-                    self.node_mut(parent).children.insert(name, id);
-                    self.path_chars += self.chars_of_path(id);
+                    self.nodes.put(id, node);
+                    self.attach(parent, id);
                     self.rehash(id);
                 }
                 Undo::Parent(id, pzxid, creations) => {
@@ -424,11 +517,9 @@ impl Tree {
                     self.rehash(id);
                 }
                 Undo::Data { id, data, mzxid, mtime_ms, version } => {
-                    self.data_bytes += data.as_ref().map_or(0, |data| data.len() as u64);
+                    self.swap_data(id, data);
                     let node = self.node_mut(id);
-                    let newer = std::mem::replace(&mut node.data, data);
                     (node.mzxid, node.mtime_ms, node.version) = (mzxid, mtime_ms, version);
-                    self.data_bytes -= newer.as_ref().map_or(0, |data| data.len() as u64);
                     self.rehash(id);
                 }
                 Undo::Acl { id, acl, aversion } => {
@@ -441,10 +532,10 @@ impl Tree {
     }
 
     fn mark_owner(&mut self, id: NodeId, owner: SessionId) {
-        if owner == CONTAINER_OWNER {
-            self.containers.insert(id);
-        } else if owner != SessionId(0) {
-            self.ephemerals.entry(owner).or_default().insert(id);
+        match Keep::of(owner) {
+            Keep::Persistent => {}
+            Keep::Container | Keep::Ttl(_) => drop(self.transient.insert(id)),
+            Keep::Ephemeral => drop(self.ephemerals.entry(owner).or_default().insert(id)),
         }
     }
 
@@ -467,20 +558,17 @@ impl Tree {
         self.ephemerals.values().map(BTreeSet::len).sum()
     }
 
-    /// Containers that had children and have none any more.
-    pub(crate) fn empty_containers(&self) -> Vec<String> {
-        let is_done = |id: &&NodeId| {
-            let node = self.node(**id);
-            node.children.is_empty() && node.creations > 0
-        };
-        self.containers.iter().filter(is_done).map(|id| self.path(*id)).collect()
+    /// Paths of what is to go by itself ([`Node::is_due`]), `count_max` of them at most.
+    pub(crate) fn due(&self, now_ms: i64, count_max: usize) -> Vec<String> {
+        let is_due = |id: &&NodeId| self.node(**id).is_due(now_ms);
+        self.transient.iter().filter(is_due).take(count_max).map(|id| self.path(*id)).collect()
     }
 
     pub(crate) fn len(&self) -> usize {
         self.nodes.len() - self.free.len()
     }
 
-    /// Bytes of data and of paths' last names, for people.
+    /// Bytes of data, for people.
     pub(crate) fn data_bytes(&self) -> u64 {
         self.data_bytes
     }
@@ -496,19 +584,18 @@ impl Tree {
 
     /// The one copy of this ACL.
     fn share(&mut self, acl: Vec<Acl<'static>>) -> SharedAcl {
-        if let Some(shared) = self.acls.get(acl.as_slice()) {
+        if let Some(shared) = self.acls.get(&acl) {
             return shared.clone();
         }
         // What only this table still holds is dropped now and then, when it would grow anyway.
         if self.acls.len() == self.acls.capacity() {
             self.acls.retain(|shared| Arc::strong_count(shared) > 1);
         }
-        let shared: SharedAcl = acl.into();
+        let shared: SharedAcl = Arc::new(acl);
         self.acls.insert(shared.clone());
         shared
     }
 
-    /// To be called on a parent before its children.
     /// Of a path's length, as Java counts it; the root's is its slash.
     fn chars_of_path(&self, mut id: NodeId) -> u64 {
         let mut chars = u64::from(id == ROOT);
@@ -522,6 +609,7 @@ impl Tree {
         chars
     }
 
+    /// To be called on a parent before its children.
     fn hash_path(&mut self, id: NodeId) {
         let node = self.node(id);
         let mut hash = Fnv::new();

@@ -31,8 +31,8 @@ fn image(tree: &mut Tree, piece_bytes: usize, mut between: impl FnMut(&mut Tree)
 }
 
 fn paths(tree: &Tree) -> Vec<String> {
-    let ids = (0..tree.nodes.len()).filter(|id| tree.nodes[*id].is_some());
-    let mut paths: Vec<_> = ids.map(|id| tree.path(id as NodeId)).collect();
+    let ids = (0..tree.nodes.len() as NodeId).filter(|id| tree.nodes.get(*id).is_some());
+    let mut paths: Vec<_> = ids.map(|id| tree.path(id)).collect();
     paths.sort();
     paths
 }
@@ -132,5 +132,109 @@ proptest! {
             // The place in the table is the one thing the digest leaves out.
             prop_assert_eq!(loaded.digest(), tree.digest());
         }
+    }
+}
+
+/// What a tree says of itself, against what its paths say.
+fn check_whole(tree: &Tree, expected: &std::collections::BTreeSet<String>) {
+    let found: Vec<_> = paths(tree).into_iter().filter(|path| path.starts_with("/n")).collect();
+    assert!(found.iter().eq(expected), "{} of {}", found.len(), expected.len());
+    for path in expected {
+        let below = expected.iter().filter(|other| other.starts_with(&format!("{path}/"))).count();
+        let node = tree.get(path).unwrap();
+        assert_eq!(node.descendants as usize, below, "{path}");
+    }
+    let names = |id| tree.children(id).map(|id| tree.node(id).name.to_string());
+    assert!(names(tree.find("/").unwrap()).is_sorted());
+}
+
+#[test]
+fn children_are_found_whatever_order_they_came_and_went_in() {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    let mut random = StdRng::seed_from_u64(1);
+    let mut tree = Tree::new();
+    let mut there = std::collections::BTreeSet::new();
+    for round in 0..12_000_i64 {
+        // Grows, then shrinks, then grows again: chunks are halved, joined and emptied.
+        let grows = random.random_bool(if (5000..9000).contains(&round) { 0.2 } else { 0.9 });
+        let path = format!("/n{:05}", random.random_range(0..6000));
+        if grows && !there.contains(&path) {
+            create(&mut tree, round, &path, 0);
+            there.insert(path);
+        } else if !grows {
+            let Some(path) = there.range(path..).next().cloned() else { continue };
+            let id = tree.find(&path).unwrap();
+            tree.delete(change(round), id, &mut Vec::new());
+            there.remove(&path);
+        }
+    }
+    assert!(there.len() > 2000, "{}", there.len());
+    for path in ["/n00000/a", "/n00000/a/b", "/n00000/c"] {
+        if path == "/n00000/a" && !there.contains("/n00000") {
+            create(&mut tree, 1, "/n00000", 0);
+            there.insert("/n00000".to_owned());
+        }
+        create(&mut tree, 1, path, 0);
+        there.insert(path.to_owned());
+    }
+    check_whole(&tree, &there);
+    let mut loaded = Tree::from_image(&image(&mut tree, 1 << 10, |_| ())).unwrap();
+    check_whole(&loaded, &there);
+    for path in there.iter().rev() {
+        let id = loaded.find(path).unwrap();
+        loaded.delete(change(1), id, &mut Vec::new());
+    }
+    assert_eq!((loaded.get("/").unwrap().descendants, loaded.len()), (3, 4));
+}
+
+#[test]
+#[ignore = "measures memory and time, for people: cargo test --release -p elkfk-coordinator -- --ignored --nocapture million"]
+fn a_million_znodes() {
+    let resident_bytes = || {
+        let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+        status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    println!("a node is {} bytes", size_of::<Option<Node>>());
+    for parents in [1, 1000, 100_000] {
+        let before = resident_bytes();
+        let started = std::time::Instant::now();
+        let mut tree = Tree::new();
+        let mut made = Vec::new();
+        for i in 0..parents {
+            create(&mut tree, i, &format!("/p{i}"), 0);
+            made.push(tree.find(&format!("/p{i}")).unwrap());
+        }
+        for i in 0..1_000_000 {
+            let name = format!("znode-{i:07}");
+            let new = NewNode {
+                name: &name,
+                data: Some(&[7; 100]),
+                acl: vec![Acl::OPEN],
+                owner: SessionId(0),
+            };
+            let parent = made[i as usize % made.len()];
+            tree.create(change(i), parent, new, &mut Vec::new());
+        }
+        let created = started.elapsed();
+        let bytes = resident_bytes() - before;
+        let started = std::time::Instant::now();
+        tree.start_image();
+        let start = started.elapsed();
+        let (mut worst, mut whole) = (std::time::Duration::ZERO, 0);
+        loop {
+            let started = std::time::Instant::now();
+            let (piece, is_last) = tree.next_image_piece(256 << 10).unwrap();
+            worst = worst.max(started.elapsed());
+            whole += piece.len();
+            if is_last {
+                break;
+            }
+        }
+        println!(
+            "under {parents} parents: {} B each by RSS, made in {created:?}; image of {} MB started in {start:?}, worst piece {worst:?}",
+            bytes / 1_000_000,
+            whole >> 20,
+        );
     }
 }

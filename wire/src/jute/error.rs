@@ -68,4 +68,7 @@ error_codes! {
     NoWatcher = -121, "no such watch";
     RequestTimeout = -122, "request timed out";
     ReconfigDisabled = -123, "reconfiguration is disabled";
+    SessionClosedRequireSasl = -124, "session closed, the server requires SASL";
+    QuotaExceeded = -125, "quota exceeded";
+    ThrottledOp = -127, "throttled, try again later";
 }

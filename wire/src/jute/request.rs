@@ -94,10 +94,19 @@ pub enum Request<'a> {
     Multi(Vec<Request<'a>>),
     /// Each by itself; holds getDatas and getChildren.
     MultiRead(Vec<Request<'a>>),
-    Reconfig,
+    /// Changes the ensemble: by servers that come and go, or, where `members` is there, as a whole.
+    Reconfig {
+        /// `server.N=…` entries, separated by commas.
+        joining: Option<Cow<'a, str>>,
+        /// Ids, separated by commas.
+        leaving: Option<Cow<'a, str>>,
+        members: Option<Cow<'a, str>>,
+        /// The version of the configuration that is to be changed; -1 is any.
+        config_version: i64,
+    },
     CheckWatches {
         path: Cow<'a, str>,
-        /// 1 children, 2 data, 3 any.
+        /// 1 children, 2 data, 3 any, 4 persistent, 5 persistent and recursive.
         kind: i32,
     },
     RemoveWatches {
@@ -131,6 +140,7 @@ pub enum Request<'a> {
     Sasl {
         token: Option<Cow<'a, [u8]>>,
     },
+    /// The caller's own. Java's null prefix is read as the empty one: both are without limit.
     GetEphemerals {
         prefix: Cow<'a, str>,
     },
@@ -143,6 +153,10 @@ pub enum Request<'a> {
 
 fn string<'a>(reader: &mut Reader<'a>) -> Result<Cow<'a, str>, DecodeError> {
     reader.string().map(Cow::Borrowed)
+}
+
+fn nullable_string<'a>(reader: &mut Reader<'a>) -> Result<Option<Cow<'a, str>>, DecodeError> {
+    Ok(reader.nullable_string()?.map(Cow::Borrowed))
 }
 
 fn buffer<'a>(reader: &mut Reader<'a>) -> Result<Option<Cow<'a, [u8]>>, DecodeError> {
@@ -215,7 +229,12 @@ impl<'a> Request<'a> {
             OpCode::Sync => Self::Sync { path: string(reader)? },
             OpCode::Ping => Self::Ping,
             OpCode::Check => Self::Check { path: string(reader)?, version: reader.i32()? },
-            OpCode::Reconfig => Self::Reconfig,
+            OpCode::Reconfig => Self::Reconfig {
+                joining: nullable_string(reader)?,
+                leaving: nullable_string(reader)?,
+                members: nullable_string(reader)?,
+                config_version: reader.i64()?,
+            },
             OpCode::CheckWatches => {
                 Self::CheckWatches { path: string(reader)?, kind: reader.i32()? }
             }
@@ -242,7 +261,9 @@ impl<'a> Request<'a> {
             },
             OpCode::AddWatch => Self::AddWatch { path: string(reader)?, mode: reader.i32()? },
             OpCode::Sasl => Self::Sasl { token: buffer(reader)? },
-            OpCode::GetEphemerals => Self::GetEphemerals { prefix: string(reader)? },
+            OpCode::GetEphemerals => {
+                Self::GetEphemerals { prefix: nullable_string(reader)?.unwrap_or_default() }
+            }
             OpCode::GetAllChildrenNumber => Self::GetAllChildrenNumber { path: string(reader)? },
             OpCode::WhoAmI => Self::WhoAmI,
             OpCode::CloseSession => Self::CloseSession,
@@ -272,7 +293,7 @@ impl<'a> Request<'a> {
             Self::Check { .. } => OpCode::Check,
             Self::Multi(_) => OpCode::Multi,
             Self::MultiRead(_) => OpCode::MultiRead,
-            Self::Reconfig => OpCode::Reconfig,
+            Self::Reconfig { .. } => OpCode::Reconfig,
             Self::CheckWatches { .. } => OpCode::CheckWatches,
             Self::RemoveWatches { .. } => OpCode::RemoveWatches,
             Self::Auth { .. } => OpCode::Auth,
@@ -358,12 +379,11 @@ impl<'a> Request<'a> {
             }
             Self::Sasl { token } => put_buffer(out, token.as_deref()),
             Self::Ping | Self::WhoAmI | Self::CloseSession => {}
-            // Three lists as strings and a version: only what a server that refuses it needs.
-            Self::Reconfig => {
-                for _ in 0..3 {
-                    put_i32(out, -1);
+            Self::Reconfig { joining, leaving, members, config_version } => {
+                for servers in [joining, leaving, members] {
+                    put_buffer(out, servers.as_deref().map(str::as_bytes));
                 }
-                put_i64(out, -1);
+                put_i64(out, *config_version);
             }
         }
     }

@@ -25,8 +25,10 @@ pub enum Response<'a> {
     Strings(Vec<Cow<'a, str>>),
     Children2(Vec<Cow<'a, str>>, Stat),
     Multi(Vec<OpResult<'a>>),
-    /// getAllChildrenNumber.
+    /// getAllChildrenNumber; and addWatch, which says 0.
     Number(i32),
+    /// sasl: `None` from a server that has no SASL.
+    Token(Option<Cow<'a, [u8]>>),
     /// whoAmI: scheme and user of each authentication.
     Identities(Vec<(Cow<'a, str>, Cow<'a, str>)>),
 }
@@ -65,7 +67,8 @@ impl<'a> Response<'a> {
             }
             OpCode::GetChildren | OpCode::GetEphemerals => Self::Strings(reader.strings()?),
             OpCode::GetChildren2 => Self::Children2(reader.strings()?, Stat::decode(reader)?),
-            OpCode::GetAllChildrenNumber => Self::Number(reader.i32()?),
+            OpCode::GetAllChildrenNumber | OpCode::AddWatch => Self::Number(reader.i32()?),
+            OpCode::Sasl => Self::Token(reader.buffer()?.map(Cow::Borrowed)),
             OpCode::WhoAmI => Self::Identities(
                 reader
                     .vector(8, |reader| Ok((string(reader)?, string(reader)?)))?
@@ -80,8 +83,6 @@ impl<'a> Response<'a> {
             | OpCode::Auth
             | OpCode::SetWatches
             | OpCode::SetWatches2
-            | OpCode::AddWatch
-            | OpCode::Sasl
             | OpCode::CloseSession => Self::Empty,
             OpCode::Multi | OpCode::MultiRead | OpCode::CreateSession => {
                 return Err(DecodeError::Operation(op.code()));
@@ -113,6 +114,7 @@ impl<'a> Response<'a> {
             }
             Self::Multi(results) => encode_multi(results, out),
             Self::Number(number) => put_i32(out, *number),
+            Self::Token(token) => put_buffer(out, token.as_deref()),
             Self::Identities(identities) => {
                 put_i32(out, i32::try_from(identities.len()).expect("a count within a frame"));
                 for (scheme, user) in identities {
