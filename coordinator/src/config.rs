@@ -8,6 +8,7 @@ use elkfk_base::mistakes::did_you_mean;
 use elkfk_base::{Mistake, Mistakes};
 use elkfk_wire::jute::DEFAULT_FRAME_BYTES_MAX;
 
+use crate::ensemble::Server;
 use crate::admin::AdminConfig;
 use crate::server::WORDS;
 
@@ -45,6 +46,13 @@ pub struct Config {
     pub snapshots_kept: usize,
     /// The N of `server.N` or `myid`, where there is one of them.
     pub server_id: Option<u64>,
+    /// The ensemble, this server among it; empty, or one, where it stands alone.
+    pub servers: Vec<Server>,
+    /// Reads see everything acknowledged anywhere before them (`linearizableReads`).
+    pub has_linearizable_reads: bool,
+    /// The peer port is opened on every address, not on that of its server.N alone
+    /// (`quorumListenOnAllIPs`).
+    pub listens_on_all: bool,
     /// What is told over HTTP.
     pub admin: AdminConfig,
     /// Known keys that are not honoured, to be told when it starts.
@@ -63,7 +71,7 @@ enum Key {
 use Key::{Honoured, Ignored, Refused};
 
 const NO_TLS: &str = "TLS is not there yet; leave it out and keep the port on a trusted network";
-const ONE_SERVER: &str = "there is one server in this version";
+const FAST_PEERS: &str = "a server that falls silent is noticed within a second, and one that is behind catches up in its own time";
 const NO_SASL: &str = "SASL is not there yet; use digest ACLs";
 const OWN_LOG: &str = "the log is laid out differently";
 
@@ -80,16 +88,17 @@ const KEYS: &[(&str, Key)] = &[
     ("4lw.commands.whitelist", Honoured),
     ("jute.maxbuffer", Honoured),
     ("snapCount", Honoured),
-    ("initLimit", Ignored(ONE_SERVER)),
-    ("syncLimit", Ignored(ONE_SERVER)),
+    ("linearizableReads", Honoured),
+    ("initLimit", Honoured),
+    ("syncLimit", Honoured),
     ("autopurge.purgeInterval", Ignored("old snapshots and logs are always purged")),
-    ("electionAlg", Ignored(ONE_SERVER)),
-    ("leaderServes", Ignored(ONE_SERVER)),
-    ("cnxTimeout", Ignored(ONE_SERVER)),
-    ("peerType", Ignored(ONE_SERVER)),
-    ("standaloneEnabled", Ignored(ONE_SERVER)),
-    ("quorumListenOnAllIPs", Ignored(ONE_SERVER)),
-    ("syncEnabled", Ignored(ONE_SERVER)),
+    ("electionAlg", Ignored("there is one way to elect")),
+    ("leaderServes", Ignored("the leader serves clients too")),
+    ("cnxTimeout", Ignored(FAST_PEERS)),
+    ("peerType", Honoured),
+    ("standaloneEnabled", Ignored("one server.N stands alone, more are an ensemble")),
+    ("quorumListenOnAllIPs", Honoured),
+    ("syncEnabled", Ignored("an observer keeps what it hears")),
     ("preAllocSize", Ignored(OWN_LOG)),
     ("snapSizeLimitInKb", Ignored(OWN_LOG)),
     ("commitLogCount", Ignored(OWN_LOG)),
@@ -170,37 +179,83 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|error| {
             Mistakes(vec![Mistake::new(&name, 0, 0, format!("cannot be read: {error}"))])
         })?;
-        let mut config = Self::parse(&name, &text)?;
-        let myid = config.data_dir.join("myid");
-        if let Ok(text) = std::fs::read_to_string(&myid) {
-            match text.trim().parse::<u64>() {
-                Ok(id @ 1..=255) => match config.server_id {
-                    Some(listed) if listed != id => {
-                        let text = format!(
-                            "this is server {id}, but {name} lists server.{listed} alone; make them the same"
-                        );
-                        let file = myid.display().to_string();
-                        return Err(Mistakes(vec![Mistake::new(file, 1, 1, text)]));
-                    }
-                    _ => config.server_id = Some(id),
-                },
-                _ => {
-                    let text = format!("{:?} is not a number from 1 to 255", text.trim());
-                    let file = myid.display().to_string();
-                    return Err(Mistakes(vec![Mistake::new(file, 1, 1, text)]));
-                }
-            }
-        }
+        let (mut config, role) = Self::parse_with_role(&name, &text)?;
+        config.read_id(&name)?;
+        config.check_role(&name, role)?;
         Ok(config)
+    }
+
+    /// Which server this is: `myid` says it, and must say one that is listed.
+    fn read_id(&mut self, name: &str) -> Result<(), Mistakes> {
+        let myid = self.data_dir.join("myid");
+        let file = myid.display().to_string();
+        let mistake = |line, text| Err(Mistakes(vec![Mistake::new(&file, line, line, text)]));
+        let text = match std::fs::read_to_string(&myid) {
+            Ok(text) => text,
+            Err(_) if self.servers.len() < 2 => return Ok(()),
+            Err(error) => {
+                let text = format!(
+                    "cannot be read: {error}; {name} lists {} servers, and this file says which of them this is: write its number into it",
+                    self.servers.len()
+                );
+                return mistake(0, text);
+            }
+        };
+        let Ok(id @ 1..=255) = text.trim().parse::<u64>() else {
+            return mistake(1, format!("{:?} is not a number from 1 to 255", text.trim()));
+        };
+        let listed: Vec<_> =
+            self.servers.iter().map(|server| format!("server.{}", server.id)).collect();
+        if !listed.is_empty() && !self.servers.iter().any(|server| server.id == id) {
+            let text = format!(
+                "this is server {id}, but {name} lists {}{}; make them the same",
+                listed.join(", "),
+                if listed.len() == 1 { " alone" } else { "" }
+            );
+            return mistake(1, text);
+        }
+        self.server_id = Some(id);
+        Ok(())
+    }
+
+    fn check_role(&self, name: &str, role: Option<(usize, bool)>) -> Result<(), Mistakes> {
+        let Some((line, is_observer)) = role else { return Ok(()) };
+        let own = self.servers.iter().find(|server| Some(server.id) == self.server_id);
+        match own {
+            Some(own) if own.is_observer != is_observer => {
+                let (role, listed) = match is_observer {
+                    true => ("an observer", "a participant; add :observer to its line, in every server's file"),
+                    false => ("a participant", "an observer; remove one of the two"),
+                };
+                let text = format!("peerType has this server as {role}, its line server.{} as {listed}", own.id);
+                Err(Mistakes(vec![Mistake::new(name, line, 1, text)]))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// This server's own line, in an ensemble.
+    pub(crate) fn own_server(&self) -> Option<&Server> {
+        let is_ensemble = self.servers.len() > 1;
+        self.servers.iter().find(|server| is_ensemble && Some(server.id) == self.server_id)
     }
 
     /// Reads the text of a zoo.cfg; `file` names it in mistakes.
     pub fn parse(file: &str, text: &str) -> Result<Self, Mistakes> {
+        Self::parse_with_role(file, text).map(|(config, _)| config)
+    }
+
+    /// With line and value of `peerType`.
+    fn parse_with_role(
+        file: &str,
+        text: &str,
+    ) -> Result<(Self, Option<(usize, bool)>), Mistakes> {
         let mut reading = Reading {
             file,
             config: Self { data_dir: PathBuf::new(), ..Self::default() },
             mistakes: Mistakes::default(),
             servers: Vec::new(),
+            peer_type: None,
             port: None,
             address: None,
         };
@@ -210,7 +265,8 @@ impl Config {
                 reading.pair(number, key, value);
             }
         }
-        reading.finish()
+        let role = reading.peer_type;
+        reading.finish().map(|config| (config, role))
     }
 }
 
@@ -230,6 +286,9 @@ impl Default for Config {
             snap_count: DEFAULT_SNAP_COUNT,
             snapshots_kept: DEFAULT_SNAPSHOTS_KEPT,
             server_id: None,
+            servers: Vec::new(),
+            has_linearizable_reads: false,
+            listens_on_all: false,
             admin: AdminConfig::default(),
             warnings: Vec::new(),
         }
@@ -274,7 +333,9 @@ struct Reading<'a> {
     file: &'a str,
     config: Config,
     mistakes: Mistakes,
-    servers: Vec<(usize, u64)>,
+    servers: Vec<(usize, Server)>,
+    /// Line and value of peerType.
+    peer_type: Option<(usize, bool)>,
     port: Option<u16>,
     address: Option<IpAddr>,
 }
@@ -286,7 +347,7 @@ impl Reading<'_> {
 
     fn pair(&mut self, line: usize, key: &str, value: &str) {
         if let Some(id) = key.strip_prefix("server.") {
-            return self.server(line, key, id);
+            return self.server(line, key, id, value);
         }
         let known = KEYS
             .iter()
@@ -308,11 +369,21 @@ impl Reading<'_> {
         }
     }
 
-    fn server(&mut self, line: usize, key: &str, id: &str) {
+    fn server(&mut self, line: usize, key: &str, id: &str, value: &str) {
         match id.parse::<u64>() {
-            Ok(id @ 1..=255) => self.servers.push((line, id)),
+            Ok(id @ 1..=255) => match Server::parse(id, value) {
+                Ok(server) => self.servers.push((line, server)),
+                Err(why) => self.mistake(line, format!("{key}={value}: {why}")),
+            },
             _ => self.mistake(line, format!("{key}: the number after server. is from 1 to 255")),
         }
+    }
+
+    fn flag(&mut self, line: usize, key: &str, value: &str) -> bool {
+        if !matches!(value, "true" | "false" | "yes" | "no") {
+            self.mistake(line, format!("{key}={value}: give true or false"));
+        }
+        matches!(value, "true" | "yes")
     }
 
     /// A whole number from `min` on.
@@ -387,6 +458,21 @@ impl Reading<'_> {
                 }
             }
             "4lw.commands.whitelist" => self.words(line, value),
+            // Only that they are numbers: nothing here waits by them.
+            "initLimit" | "syncLimit" => {
+                self.number(line, key, value, 1);
+            }
+            "linearizableReads" => {
+                self.config.has_linearizable_reads = self.flag(line, key, value);
+            }
+            "quorumListenOnAllIPs" => self.config.listens_on_all = self.flag(line, key, value),
+            "peerType" => match value {
+                "observer" => self.peer_type = Some((line, true)),
+                "participant" => self.peer_type = Some((line, false)),
+                _ => {
+                    self.mistake(line, format!("peerType={value}: give participant or observer"))
+                }
+            },
             key if AdminConfig::KEYS.contains(&key) => {
                 if let Err(why) = self.config.admin.set(key, value) {
                     self.mistake(line, why);
@@ -394,6 +480,30 @@ impl Reading<'_> {
             }
             _ => unreachable!("every honoured key stands above"),
         }
+    }
+
+    fn ensemble(&mut self) {
+        let servers = std::mem::take(&mut self.servers);
+        for (at, (line, server)) in servers.iter().enumerate() {
+            for (first, other) in &servers[..at] {
+                let id = server.id;
+                if other.id == id {
+                    self.mistake(*line, format!("server.{id} stands in line {first} already; give each server a number of its own"));
+                } else if (&other.host, other.peer_port) == (&server.host, server.peer_port) {
+                    self.mistake(*line, format!("server.{id} has the address of server.{} in line {first}; give each server ports of its own", other.id));
+                }
+            }
+        }
+        if let [(line, server), ..] = &servers[..]
+            && servers.iter().all(|(_, server)| server.is_observer)
+        {
+            let id = server.id;
+            self.mistake(*line, format!("server.{id} is an observer, and nobody has a vote; make an odd number of servers participants"));
+        }
+        if let [(_, server)] = &servers[..] {
+            self.config.server_id = Some(server.id);
+        }
+        self.config.servers = servers.into_iter().map(|(_, server)| server).collect();
     }
 
     fn words(&mut self, line: usize, value: &str) {
@@ -413,15 +523,7 @@ impl Reading<'_> {
         {
             self.mistake(0, "dataDir is missing; add dataDir=/var/lib/zookeeper");
         }
-        if let [_, (line, _), ..] = self.servers[..] {
-            self.mistake(
-                line,
-                "more than one server.N: an ensemble is not there yet; leave one, or none",
-            );
-        }
-        if let [(_, id)] = self.servers[..] {
-            self.config.server_id = Some(id);
-        }
+        self.ensemble();
         // The protocol has 32 bits for a timeout.
         if self.config.session_timeout_max().as_millis() > i32::MAX as u128 {
             self.mistake(0, format!("tickTime is too long: {} ticks are a session's longest timeout, and that is at most {} ms; give less, or maxSessionTimeout", TIMEOUT_TICKS.1, i32::MAX));
@@ -461,8 +563,8 @@ mod tests {
         assert_eq!(config.server_id, Some(1));
         assert_eq!(config.session_timeout_min(), Duration::from_secs(4));
         assert_eq!(config.session_timeout_max(), Duration::from_secs(40));
-        assert_eq!(config.warnings.len(), 3);
-        assert!(config.warnings[0].starts_with("zoo.cfg:3: initLimit is ignored"));
+        assert_eq!(config.warnings.len(), 1);
+        assert!(config.warnings[0].starts_with("zoo.cfg:9: autopurge.purgeInterval is ignored"));
     }
 
     #[test]
@@ -491,10 +593,23 @@ mod tests {
     }
 
     #[test]
-    fn an_ensemble_is_refused_for_now() {
-        let text = "dataDir=/x\nserver.1=a:1:2\nserver.2=b:1:2\n";
+    fn an_ensembles_mistakes_are_named_with_their_lines() {
+        let text = "dataDir=/x\nserver.1=a:1:2\nserver.2=b:1\nserver.1=c:1:2\nserver.3=a:1:3\npeerType=boss\n";
         let mistakes = Config::parse("zoo.cfg", text).unwrap_err();
-        assert!(mistakes.to_string().starts_with("zoo.cfg:3:1: more than one server.N"));
+        let texts: Vec<_> = mistakes.0.iter().map(ToString::to_string).collect();
+        let expected = [
+            "zoo.cfg:3:1: server.2=b:1: \"\" is no election port; give host:peerPort:electionPort",
+            "zoo.cfg:6:1: peerType=boss: give participant or observer",
+            "zoo.cfg:4:1: server.1 stands in line 2 already",
+            "zoo.cfg:5:1: server.3 has the address of server.1 in line 2",
+        ];
+        assert_eq!(texts.len(), expected.len(), "{texts:#?}");
+        for (text, expected) in texts.iter().zip(expected) {
+            assert!(text.starts_with(expected), "{text}");
+        }
+        let text = "dataDir=/x\nserver.1=a:1:2:observer\nserver.2=b:1:2:observer\n";
+        let mistakes = Config::parse("zoo.cfg", text).unwrap_err();
+        assert!(mistakes.to_string().contains("nobody has a vote"), "{mistakes}");
     }
 
     #[test]
@@ -519,6 +634,16 @@ mod tests {
         assert_eq!(read("7\n", "server.7=a:1:2\n"), Ok(Some(7)));
         let mistakes = read("7\n", "server.3=a:1:2\n").unwrap_err();
         assert!(mistakes.to_string().contains("this is server 7"), "{mistakes}");
+        let ensemble = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2:observer\n";
+        assert_eq!(read("2\n", ensemble), Ok(Some(2)));
+        let mistakes = read("7\n", ensemble).unwrap_err();
+        assert!(mistakes.to_string().contains("lists server.1, server.2, server.3;"), "{mistakes}");
+        let mistakes = read("2\n", &format!("{ensemble}peerType=observer\n")).unwrap_err();
+        assert!(mistakes.to_string().contains("zoo.cfg:5:1: peerType has"), "{mistakes}");
+        std::fs::remove_file(dir.path().join("myid")).unwrap();
+        std::fs::write(&file, format!("dataDir={}\n{ensemble}", dir.path().display())).unwrap();
+        let mistakes = Config::from_file(&file).unwrap_err();
+        assert!(mistakes.to_string().contains("myid: cannot be read"), "{mistakes}");
         for bad in ["", "0", "256", "seven"] {
             let mistakes = read(bad, "").unwrap_err();
             assert!(mistakes.to_string().contains("myid:1:1"), "{mistakes}");

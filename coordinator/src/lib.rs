@@ -9,10 +9,12 @@
 mod admin;
 mod config;
 mod consensus;
+mod ensemble;
 mod import;
 mod machine;
 mod metrics;
 mod recovery;
+mod replica;
 mod server;
 mod service;
 mod snapshots;
@@ -21,6 +23,7 @@ mod wal;
 
 pub use admin::{AdminConfig, AdminError};
 pub use config::Config;
+pub use ensemble::Server;
 pub use elkfk_wire::jute::Zxid;
 pub use import::{ImportConfig, ImportError, Imported, import};
 pub use server::{PlaceError, Running, StartError, start};

@@ -17,6 +17,8 @@ const MAGIC: &[u8; 8] = b"elkfksn1";
 /// In place of a chunk's length, at the end.
 const END: u32 = u32::MAX;
 const TEMPORARY: &str = "snapshot.tmp";
+/// A snapshot on its way from another server.
+const RECEIVING: &str = "received.tmp";
 
 /// Why a snapshot cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,11 @@ pub(crate) fn name(index: u64) -> String {
 fn index_of(name: &str) -> Option<u64> {
     let number = name.strip_prefix("snapshot-")?;
     (number.len() == 16).then(|| u64::from_str_radix(number, 16).ok())?
+}
+
+/// Of a snapshot that came from another server whole and durable, before it counts.
+fn received_name(index: u64) -> String {
+    format!("received-{index:016x}")
 }
 
 /// Indices of all snapshots, ascending.
@@ -116,6 +123,11 @@ impl<D: Disk> SnapshotWriter<D> {
         Ok(Self { disk, index, offset: MAGIC.len() as u64, crc: crc32fast::Hasher::new() })
     }
 
+    #[cfg(test)]
+    pub(crate) fn index(&self) -> u64 {
+        self.index
+    }
+
     pub(crate) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         self.crc.update(piece);
         let mut chunk = Vec::with_capacity(piece.len() + 8);
@@ -159,12 +171,81 @@ pub(crate) fn newest(path: &std::path::Path) -> Option<(Zxid, i64)> {
 
 /// Removes what a crash or a failure left half written: it holds room that the log may need.
 pub(crate) fn remove_unfinished(disk: &mut impl Disk) {
-    match disk.remove(TEMPORARY) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            warn!(%error, "half a snapshot cannot be removed");
+    for name in [TEMPORARY, RECEIVING] {
+        match disk.remove(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                warn!(name, %error, "half a snapshot cannot be removed");
+            }
+            _ => {}
         }
-        _ => {}
     }
+}
+
+/// A snapshot that comes from another server, as the bytes of its file.
+#[derive(Debug)]
+pub(crate) struct SnapshotReceiver<D> {
+    disk: D,
+    index: u64,
+    bytes: Vec<u8>,
+}
+
+impl<D: Disk> SnapshotReceiver<D> {
+    pub(crate) fn start(mut disk: D, index: u64) -> io::Result<Self> {
+        match disk.remove(RECEIVING) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => disk.create(RECEIVING)?,
+        }
+        Ok(Self { disk, index, bytes: Vec::new() })
+    }
+
+    pub(crate) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.disk.write_at(RECEIVING, self.bytes.len() as u64, piece)?;
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// Checks it and makes it durable; it counts once it is taken over ([`take_over`]).
+    pub(crate) fn finish(mut self) -> Result<Machine, SnapshotError> {
+        let name = received_name(self.index);
+        let image = unframe(&self.bytes)
+            .map_err(|offset| SnapshotError::Damaged { name: name.clone(), offset })?;
+        let machine = Machine::from_image(&image)
+            .map_err(|source| SnapshotError::Image { name: name.clone(), source })?;
+        if machine.index() != self.index {
+            return Err(SnapshotError::Damaged { name, offset: 0 });
+        }
+        let failed = |source| SnapshotError::Read { name: name.clone(), source };
+        self.disk.sync(RECEIVING).map_err(failed)?;
+        self.disk.rename(RECEIVING, &name).map_err(failed)?;
+        Ok(machine)
+    }
+}
+
+/// A snapshot that was received counts from now on; the log goes on after it.
+pub(crate) fn take_over(disk: &mut impl Disk, index: u64) -> io::Result<()> {
+    disk.rename(&received_name(index), &name(index))
+}
+
+/// After a crash: a received snapshot counts where the log goes on after it, and else never will.
+pub(crate) fn adopt_received(
+    disk: &mut impl Disk,
+    log_begins_at: impl Fn(u64) -> bool,
+) -> Result<(), SnapshotError> {
+    for file in disk.list().map_err(SnapshotError::List)? {
+        let Some(number) = file.strip_prefix("received-") else { continue };
+        let index = u64::from_str_radix(number, 16).ok();
+        let done = match index.filter(|index| log_begins_at(index + 1)) {
+            Some(index) => take_over(disk, index),
+            None => disk.remove(&file),
+        };
+        done.map_err(|source| SnapshotError::Read { name: file, source })?;
+    }
+    Ok(())
+}
+
+/// The file of a snapshot, as it is sent to another server.
+pub(crate) fn read_file(disk: &impl Disk, index: u64) -> io::Result<Vec<u8>> {
+    disk.read(&name(index))
 }
 
 /// Removes all but the newest `kept`; what cannot be removed stays, with a warning. Returns the

@@ -116,6 +116,13 @@ impl<'a> Command<'a> {
         out
     }
 
+    /// Sets the time of an encoded command: the leader's counts.
+    pub(crate) fn stamp(bytes: &mut [u8], time_ms: i64) {
+        if let Some(place) = bytes.get_mut(2..10) {
+            place.copy_from_slice(&time_ms.to_be_bytes());
+        }
+    }
+
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let Some(([format, tag], rest)) = bytes.split_first_chunk() else {
             return Err(DecodeError::Truncated { missing_bytes: 2 - bytes.len() });
@@ -199,7 +206,10 @@ mod tests {
             let session = SessionId(session);
             let command = Command { time_ms, origin: Origin { boot, connection }, session, action };
             let bytes = command.encode();
-            prop_assert_eq!(Command::decode(&bytes), Ok(command));
+            prop_assert_eq!(Command::decode(&bytes), Ok(command.clone()));
+            let mut stamped = bytes;
+            Command::stamp(&mut stamped, 77);
+            prop_assert_eq!(Command::decode(&stamped), Ok(Command { time_ms: 77, ..command }));
         }
 
         #[test]

@@ -16,6 +16,7 @@ use sha2::Sha256;
 
 pub(crate) use command::{Action, Command, Origin, Rules};
 
+use crate::wal::LogEntry;
 use crate::tree::{Change, Identity, SharedAcl, Tree};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +103,14 @@ impl Machine {
         self.secret.is_some()
     }
 
+    /// The same on all servers of an ensemble; 0 before there is one.
+    pub(crate) fn ensemble_id(&self) -> u64 {
+        let Some(secret) = &self.secret else { return 0 };
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("any key will do");
+        mac.update(b"ensemble");
+        mac.finalize().into_bytes().first_chunk().map_or(1, |bytes| u64::from_be_bytes(*bytes).max(1))
+    }
+
     pub(crate) fn session(&self, session: SessionId) -> Option<Session> {
         self.sessions.get(&session).copied()
     }
@@ -119,6 +128,12 @@ impl Machine {
         let mut password = [0; PASSWORD_BYTES];
         password.copy_from_slice(&mac.finalize().into_bytes()[..PASSWORD_BYTES]);
         Some(password)
+    }
+
+    /// Applies the entry after [`Machine::index`]. A change of the members is none of a client's.
+    pub(crate) fn apply_entry(&mut self, entry: &LogEntry) -> Applied {
+        let data = if entry.kind == 0 { &entry.data[..] } else { &[] };
+        self.apply(entry.term, entry.index, data)
     }
 
     /// Applies the entry after [`Machine::index`]. An entry without data begins a term.

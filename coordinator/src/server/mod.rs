@@ -2,6 +2,7 @@
 
 mod link;
 mod node;
+mod peer;
 mod place;
 mod words;
 mod writer;
@@ -18,7 +19,7 @@ use elkfk_base::Tasks;
 use elkfk_base::durable::{DataDirectory, DirectoryError, sync_parent};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub(crate) use link::Shared;
 pub use place::PlaceError;
@@ -29,7 +30,10 @@ pub(crate) use words::{
 use crate::admin::{self, AdminError};
 use crate::config::Config;
 use crate::machine::Rules;
-use crate::recovery::{Recovered, RecoveryError, recover};
+use crate::consensus::Consensus;
+use crate::ensemble;
+use crate::recovery::{Recovered, RecoveryError, mark_repairing, recover};
+use crate::replica::{Replica, Terms};
 use crate::service::{Now, Service, Settings, WATCH_BYTES_MAX};
 use crate::snapshots::SnapshotError;
 use crate::wal::disk::{Directory, Disk};
@@ -43,6 +47,10 @@ const FOLDER: &str = "elkfk";
 const INPUTS_QUEUED_MAX: usize = 1024;
 /// Bytes of requests all clients together may have unanswered.
 const BUDGET_BYTES: usize = 64 << 20;
+/// Messages of other servers on their way to the node.
+const PEER_INPUTS_QUEUED_MAX: usize = 64;
+const CONTACT_LIMIT_MIN: Duration = Duration::from_millis(1500);
+const CONTACT_LIMIT_MAX: Duration = Duration::from_secs(10);
 /// Accepting pauses this long when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -55,6 +63,12 @@ pub enum StartError {
     InUse { addr: SocketAddr },
     #[error("listen on {addr}: {source}")]
     Listen { addr: SocketAddr, source: io::Error },
+    #[error(
+        "listen for the other servers on {host}:{port}: {source}; the line server.{id} of zoo.cfg gives this server's own host and peer port"
+    )]
+    ListenForPeers { id: u64, host: String, port: u16, source: io::Error },
+    #[error("set damaged files aside in {path}: {source}")]
+    SetAside { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     #[error(
@@ -123,6 +137,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     let started = Instant::now();
     let listener = listen(config.listen).await?;
+    let peer_listener = match config.own_server() {
+        Some(own) => Some(listen_for_peers(own, config.listens_on_all).await?),
+        None => None,
+    };
     let admin = admin::bind(&config.admin).await?;
     let config = Arc::new(config);
     let opening = config.clone();
@@ -131,16 +149,19 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         .await
         .map_err(|error| StartError::Stopped(error.to_string()))??;
 
-    let running = serve_recovered(listener, admin, config, recovered, started).await?;
+    let snapshots = Directory::new(&data_path(&config.data_dir));
+    let listeners = (listener, peer_listener);
+    let running = serve_recovered(listeners, admin, config, recovered, snapshots, started).await?;
     Ok(Running { _directories: directories, ..running })
 }
 
 /// Serves what was read back; that began at `started`.
 async fn serve_recovered<D: Disk>(
-    listener: TcpListener,
+    (listener, peer_listener): (TcpListener, Option<TcpListener>),
     admin: Vec<admin::Bound>,
     config: Arc<Config>,
     recovered: Recovered<D>,
+    snapshots: D,
     started: Instant,
 ) -> Result<Running, StartError> {
     let local_addr = listener
@@ -152,6 +173,7 @@ async fn serve_recovered<D: Disk>(
         session_timeout_ms_min: millis(config.session_timeout_min()),
         session_timeout_ms_max: millis(config.session_timeout_max()),
         frame_bytes_max: config.frame_bytes_max,
+        has_linearizable_reads: config.has_linearizable_reads,
         rules: Rules::default(),
         super_digest: None,
         watch_bytes_max: WATCH_BYTES_MAX,
@@ -162,9 +184,22 @@ async fn serve_recovered<D: Disk>(
     let epoch = Instant::now();
     let tree = &recovered.machine.tree;
     let (znodes, digest) = (tree.len(), format!("{:016x}", tree.digest()));
-    let service = Service::new(recovered.machine, settings, rand::random(), now);
+    let boot = rand::random();
     let mut snapshot = node::SnapshotState::default();
     snapshot.index = recovered.snapshot_index;
+    let mut consensus = recovered.consensus;
+    if recovered.machine.index() == recovered.snapshot_index && recovered.snapshot_index > 0 {
+        let members = consensus.members();
+        consensus.offer_snapshot(recovered.snapshot_index, recovered.machine.term(), members);
+    }
+    let terms = Terms {
+        id: config.raft_id(),
+        contact_limit_ms: contact_limit(&config).as_millis() as u64,
+        secret: rand::random(),
+    };
+    let service = Service::new(recovered.machine, settings, boot, now);
+    let (is_empty, is_joining) = (recovered.has_empty_log, recovered.is_joining);
+    let replica = Replica::new(service, consensus, terms, now, is_empty, is_joining);
 
     let (tasks, node_tasks) = (Tasks::new(), Tasks::new());
     let (inputs, received) = mpsc::channel(INPUTS_QUEUED_MAX);
@@ -177,17 +212,28 @@ async fn serve_recovered<D: Disk>(
         next: AtomicU64::new(1),
         stop: tasks.token(),
     });
-    // One batch at a time, and a purge: both fit.
-    let (log, log_tasks) = std::sync::mpsc::sync_channel(4);
+    let (log, log_tasks) = std::sync::mpsc::sync_channel(node::LOG_TASKS_MAX);
     let (notifier, notices) = mpsc::channel(16);
     let (failed_sender, failed) = watch::channel(None);
     // Held by the threads alone: when the log's has ended, the node hears of it.
     let weak_notifier = notifier.downgrade();
     let wal = recovered.wal;
-    node_tasks.spawn_blocking(move || writer::write_log(wal, &log_tasks, &notifier));
+    node_tasks.spawn_blocking(move || writer::write_log(wal, snapshots, &log_tasks, &notifier));
+    let (peer_sender, peer_inputs) = mpsc::channel(PEER_INPUTS_QUEUED_MAX);
+    let peers = peer_listener.map(|listener| {
+        let bytes_max = config.frame_bytes_max.max(1 << 20) + (64 << 10);
+        let path = data_path(&config.data_dir);
+        let (id, servers) = (config.raft_id(), &config.servers);
+        let peers =
+            peer::Peers::new(id, boot, servers, bytes_max, path, peer_sender, tasks.clone());
+        peers.start(listener);
+        peers
+    });
+    let is_ensemble = peers.is_some();
     let node = node::Node {
-        service,
-        consensus: recovered.consensus,
+        replica,
+        peers,
+        peer_inputs,
         config: config.clone(),
         shared: shared.clone(),
         port: local_addr.port(),
@@ -197,8 +243,6 @@ async fn serve_recovered<D: Disk>(
         notifier: weak_notifier,
         failed: failed_sender,
         links: HashMap::new(),
-        batches_in_flight: 0,
-        last_batch: 0,
         snapshot,
         log_bytes: 0,
         epoch,
@@ -213,7 +257,13 @@ async fn serve_recovered<D: Disk>(
         tasks.spawn("coordinator admin", admin::serve(bound, shared.clone(), tasks.clone()));
     }
     tasks.spawn("coordinator accept", accept(listener, shared, config, tasks.clone()));
-    info!(addr = %local_addr, znodes, digest, after_ms = started.elapsed().as_millis() as u64, "coordinator ready");
+    let after_ms = started.elapsed().as_millis() as u64;
+    match is_ensemble {
+        true => {
+            info!(addr = %local_addr, znodes, digest, after_ms, "coordinator is up, and serves when a majority is");
+        }
+        false => info!(addr = %local_addr, znodes, digest, after_ms, "coordinator ready"),
+    }
     Ok(Running { local_addr, tasks, node: node_tasks, failed, _directories: Vec::new() })
 }
 
@@ -222,6 +272,27 @@ async fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {
         io::ErrorKind::AddrInUse => StartError::InUse { addr },
         _ => StartError::Listen { addr, source },
     })
+}
+
+/// Listens for the other servers where this server's own line says.
+async fn listen_for_peers(
+    own: &ensemble::Server,
+    listens_on_all: bool,
+) -> Result<TcpListener, StartError> {
+    let host = if listens_on_all { "0.0.0.0" } else { &own.host };
+    let port = own.peer_port;
+    TcpListener::bind((host, port)).await.map_err(|source| StartError::ListenForPeers {
+        id: own.id,
+        host: host.to_owned(),
+        port,
+        source,
+    })
+}
+
+/// Clients are sent away when contact with the leader was lost for this long: before the shortest
+/// session could be over for the leader.
+fn contact_limit(config: &Config) -> Duration {
+    (config.session_timeout_min() * 3 / 4).clamp(CONTACT_LIMIT_MIN, CONTACT_LIMIT_MAX)
 }
 
 /// Claims the directories and reads what is in them.
@@ -239,17 +310,46 @@ fn open(config: &Config) -> Result<(Vec<DataDirectory>, Recovered<Directory>), S
         directories.push(claim(&log_path)?);
     }
     place::check(&path, &log_path)?;
-    let (disk, log_disk) = (Directory::new(&path), Directory::new(&log_path));
-    let recovered =
-        recover(disk, log_disk, config.raft_id(), SEGMENT_BYTES).map_err(|error| match error {
-            RecoveryError::Snapshots(source) => {
-                StartError::Snapshots { path: path.clone(), source }
-            }
-            RecoveryError::Log(source) => StartError::Log { path: log_path.clone(), source },
-            RecoveryError::Consensus(source) => StartError::Consensus(source),
-        })?;
+    let members = ensemble::members(&config.servers, config.raft_id());
+    let read = || {
+        let (disk, log_disk) = (Directory::new(&path), Directory::new(&log_path));
+        recover(disk, log_disk, config.raft_id(), &members, SEGMENT_BYTES)
+    };
+    let recovered = match read() {
+        Err(damage) if damage.is_damage() && members.voters.len() > 1 => {
+            set_aside(&path, &log_path, &damage)?;
+            read()
+        }
+        recovered => recovered,
+    };
+    let recovered = recovered.map_err(|error| match error {
+        RecoveryError::Snapshots(source) => StartError::Snapshots { path: path.clone(), source },
+        RecoveryError::Log(source) => StartError::Log { path: log_path.clone(), source },
+        RecoveryError::Mark(source) => StartError::SetAside { path: log_path.clone(), source },
+        RecoveryError::Consensus(source) => StartError::Consensus(source),
+    })?;
     place::record(&path, &log_path)?;
     Ok((directories, recovered))
+}
+
+/// Moves what cannot be used out of the way. The other servers have it all; this one does not vote
+/// until it has it again.
+fn set_aside(path: &Path, log_path: &Path, damage: &RecoveryError) -> Result<(), StartError> {
+    let aside = (1..).map(|number| path.join(format!("damaged-{number}")));
+    let aside = aside.into_iter().find(|aside| !aside.exists()).expect("numbers do not end");
+    let failed = |source| StartError::SetAside { path: aside.clone(), source };
+    mark_repairing(&mut Directory::new(log_path)).map_err(failed)?;
+    std::fs::create_dir(&aside).map_err(failed)?;
+    for directory in [path, log_path] {
+        for name in Directory::new(directory).list().map_err(failed)? {
+            if name.starts_with("log-0") || name.starts_with("snapshot-") {
+                std::fs::rename(directory.join(&name), aside.join(&name)).map_err(failed)?;
+            }
+        }
+        let _ = elkfk_base::durable::sync_directory(directory);
+    }
+    error!(%damage, aside = %aside.display(), "what is on the disk is damaged: it is set aside, and copied anew from the other servers");
+    Ok(())
 }
 
 pub(crate) fn claim(path: &Path) -> Result<DataDirectory, DirectoryError> {

@@ -11,18 +11,19 @@ use elkfk_wire::jute::ConnectRequest;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::link::{Input, Link, Shared};
+use super::peer::{PeerInput, Peers};
 use super::words;
 use super::writer::{LogTask, Notice, write_snapshot};
 use crate::config::Config;
-use crate::consensus::Consensus;
-use crate::machine::{Action, Command, Origin};
-use crate::service::{ConnectionId, Now, Service};
+use crate::consensus::{Consensus, Members};
+use crate::replica::{LogWork, PeerMessage, Replica};
+use crate::service::{ConnectionId, Now};
 use crate::wal::disk::Directory;
 
-/// Sessions are looked after this often; Raft ticks every second time.
+/// Elections and sessions are looked after this often.
 const TICK: Duration = Duration::from_millis(50);
 /// Inputs handled before the log and the clients get their share.
 const INPUTS_MAX: usize = 256;
@@ -34,10 +35,16 @@ const LOG_BYTES_PER_SNAPSHOT: u64 = 64 << 20;
 /// After a snapshot that failed.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(60);
 const CONTAINER_SWEEP: Duration = Duration::from_secs(60);
+/// How long a leader that stops waits for another to take over.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
+/// Tasks for the log beside its batches.
+pub(super) const LOG_TASKS_MAX: usize = 256;
 
 pub(super) struct Node<C> {
-    pub(super) service: Service,
-    pub(super) consensus: C,
+    pub(super) replica: Replica<C>,
+    /// `None` for a server that stands alone.
+    pub(super) peers: Option<Arc<Peers>>,
+    pub(super) peer_inputs: mpsc::Receiver<PeerInput>,
     pub(super) config: Arc<Config>,
     pub(super) shared: Arc<Shared>,
     pub(super) port: u16,
@@ -48,9 +55,6 @@ pub(super) struct Node<C> {
     pub(super) notifier: mpsc::WeakSender<Notice>,
     pub(super) failed: watch::Sender<Option<String>>,
     pub(super) links: HashMap<ConnectionId, Arc<Link>>,
-    /// Batches handed to the log's thread and not yet durable.
-    pub(super) batches_in_flight: usize,
-    pub(super) last_batch: u64,
     pub(super) snapshot: SnapshotState,
     pub(super) log_bytes: u64,
     /// The service's clock counts from here.
@@ -64,6 +68,8 @@ pub(super) struct SnapshotState {
     pieces: Option<mpsc::Sender<(Vec<u8>, bool)>>,
     /// Whether a thread is still at it.
     is_writing: bool,
+    /// What the one being written is the state of.
+    state: Option<(u64, Members)>,
     /// Of the newest one.
     pub(super) index: u64,
     pub(super) bytes: u64,
@@ -90,7 +96,6 @@ impl<C: Consensus> Node<C> {
         let mut is_failed = false;
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut tick_count = 0u64;
         let mut swept = Instant::now();
         loop {
             let room = self.snapshot.pieces.clone();
@@ -98,15 +103,23 @@ impl<C: Consensus> Node<C> {
                 () = stop.cancelled() => break,
                 input = inputs.recv() => {
                     let Some(input) = input else { break };
-                    self.service.set_now(self.now());
+                    self.replica.set_now(self.now());
                     self.input(input);
                     for _ in 1..INPUTS_MAX {
                         let Ok(input) = inputs.try_recv() else { break };
                         self.input(input);
                     }
                 }
+                Some(input) = self.peer_inputs.recv() => {
+                    self.replica.set_now(self.now());
+                    self.peer_input(input);
+                    for _ in 1..INPUTS_MAX {
+                        let Ok(input) = self.peer_inputs.try_recv() else { break };
+                        self.peer_input(input);
+                    }
+                }
                 notice = self.notices.recv() => {
-                    self.service.set_now(self.now());
+                    self.replica.set_now(self.now());
                     let noticed = match notice {
                         Some(notice) => self.notice(notice),
                         None => Err("the log's thread has ended".to_owned()),
@@ -118,35 +131,25 @@ impl<C: Consensus> Node<C> {
                     }
                 }
                 _ = ticks.tick() => {
-                    self.service.set_now(self.now());
-                    // Before it serves, nobody can be heard of.
-                    if ready.is_none() {
-                        self.service.tick();
-                    }
-                    tick_count += 1;
-                    if tick_count.is_multiple_of(2) {
-                        self.consensus.tick();
-                    }
-                    if swept.elapsed() > CONTAINER_SWEEP && self.consensus.is_leader() {
+                    self.replica.set_now(self.now());
+                    self.replica.tick();
+                    if swept.elapsed() > CONTAINER_SWEEP && self.replica.service.is_leading() {
                         swept = Instant::now();
-                        self.service.delete_empty_containers();
+                        self.replica.service.delete_empty_containers();
                     }
                 }
                 permit = reserve(room) => self.continue_image(permit),
             }
-            self.propose();
-            self.advance();
-            self.deliver();
+            if let Some(why) = self.advance() {
+                self.failed.send_replace(Some(why));
+                is_failed = true;
+                break;
+            }
             self.snapshot_if_due();
-            // An entry of this term is applied after all of those before: what clients have seen of
-            // an earlier life is here again.
-            if self.consensus.is_leader()
-                && self.service.machine.term() == self.consensus.term()
-                && self.service.machine.has_secret()
+            // An ensemble serves when enough of its servers have started.
+            if (self.peers.is_some() || self.replica.service.is_serving())
                 && let Some(ready) = ready.take()
             {
-                self.service.set_now(self.now());
-                self.service.hear_of_all();
                 let _ = ready.send(());
             }
         }
@@ -154,20 +157,57 @@ impl<C: Consensus> Node<C> {
     }
 
     /// What is on its way to the disk gets there, unless the disk is full or lost: then it was never
-    /// acknowledged. Clients find their sessions again later.
+    /// acknowledged. Clients find their sessions again later, on another server at once.
     async fn stop(mut self, is_failed: bool) {
-        self.service.machine.tree.abandon_image();
+        self.replica.service.machine.tree.abandon_image();
         self.snapshot.pieces = None;
-        while !is_failed && self.batches_in_flight > 0 && !self.service.is_refusing() {
+        if !is_failed && self.peers.is_some() && self.replica.hand_over() {
+            self.wait_for_another().await;
+        }
+        while !is_failed
+            && self.replica.batches_in_flight() > 0
+            && !self.replica.service.is_refusing()
+        {
             let Some(notice) = self.notices.recv().await else { break };
-            if self.notice(notice).is_err() {
+            if self.notice(notice).is_err() || self.advance().is_some() {
                 break;
             }
-            self.advance();
-            self.deliver();
         }
         for link in self.links.values() {
             link.send(Vec::new(), false, true);
+        }
+    }
+
+    /// Goes on until another server leads.
+    async fn wait_for_another(&mut self) {
+        let until = Instant::now() + HAND_OVER_LIMIT;
+        let mut ticks = interval(TICK);
+        while self.replica.consensus.is_leader() && Instant::now() < until {
+            tokio::select! {
+                Some(input) = self.peer_inputs.recv() => self.peer_input(input),
+                Some(notice) = self.notices.recv() => if self.notice(notice).is_err() {
+                    return;
+                },
+                _ = ticks.tick() => {
+                    self.replica.set_now(self.now());
+                    self.replica.tick();
+                }
+            }
+            if self.advance().is_some() {
+                return;
+            }
+        }
+    }
+
+    fn peer_input(&mut self, input: PeerInput) {
+        match input {
+            PeerInput::Up { id } => self.replica.peer_up(id),
+            PeerInput::Down { id, is_gone } => self.replica.peer_down(id, is_gone),
+            PeerInput::Message { from, message } => self.replica.message(from, message),
+            PeerInput::Snapshot { from, message, machine } => {
+                self.replica.restore(from, message, *machine);
+            }
+            PeerInput::SnapshotSent { to, is_whole } => self.replica.snapshot_sent(to, is_whole),
         }
     }
 
@@ -178,19 +218,19 @@ impl<C: Consensus> Node<C> {
                 self.links.insert(connection, link);
                 // It was decoded before it was sent here.
                 if let Ok(request) = ConnectRequest::decode(&frame) {
-                    self.service.connect(connection, peer, &request);
+                    self.replica.service.connect(connection, peer, &request);
                 }
             }
             Input::Frames { connection, frames } => {
                 self.tell_unsent(connection);
-                self.service.frames(connection, frames);
+                self.replica.service.frames(connection, frames);
             }
             Input::Room { connection } => {
                 self.tell_unsent(connection);
-                self.service.room(connection);
+                self.replica.service.room(connection);
             }
             Input::Gone { connection } => {
-                self.service.gone(connection);
+                self.replica.service.gone(connection);
                 if let Some(link) = self.links.remove(&connection) {
                     link.release_all(&self.shared.budget);
                 }
@@ -204,28 +244,27 @@ impl<C: Consensus> Node<C> {
                     role: words::Role::Standalone,
                     membership: None,
                 };
-                let _ = answer.send(words::answer(&word, &mut self.service, &around));
+                let _ = answer.send(words::answer(&word, &mut self.replica.service, &around));
             }
         }
     }
 
     fn tell_unsent(&mut self, connection: ConnectionId) {
         if let Some(link) = self.links.get(&connection) {
-            self.service.set_unsent(connection, link.unsent_bytes());
+            self.replica.service.set_unsent(connection, link.unsent_bytes());
         }
     }
 
     fn notice(&mut self, notice: Notice) -> Result<(), String> {
         match notice {
             Notice::Persisted { number, log_bytes } => {
-                self.batches_in_flight = 0;
                 self.log_bytes = log_bytes;
-                self.consensus.persisted(number);
+                self.replica.persisted(number);
             }
             Notice::Full(why) => {
-                self.service.set_refusing(Some(format!("the disk is full: {why}")))
+                self.replica.set_refusing(Some(format!("the disk is full: {why}")))
             }
-            Notice::Room => self.service.set_refusing(None),
+            Notice::Room => self.replica.set_refusing(None),
             Notice::Failed(why) => return Err(why),
             Notice::Snapshot { index, result } => {
                 self.snapshot.is_writing = false;
@@ -233,13 +272,16 @@ impl<C: Consensus> Node<C> {
                 match result {
                     Ok(written) => {
                         (self.snapshot.index, self.snapshot.bytes) = (index, written.bytes);
+                        if let Some((term, members)) = self.snapshot.state.take() {
+                            self.replica.consensus.offer_snapshot(index, term, members);
+                        }
                         let purge = LogTask::Purge { index: written.oldest_index };
                         // The thread is asked again after the next snapshot.
                         let _ = self.log.try_send(purge);
                     }
                     Err(error) => {
                         error!(error, "snapshot cannot be written, the log is kept instead");
-                        self.service.machine.tree.abandon_image();
+                        self.replica.service.machine.tree.abandon_image();
                         self.snapshot.not_before = Some(Instant::now() + SNAPSHOT_PAUSE);
                     }
                 }
@@ -248,71 +290,61 @@ impl<C: Consensus> Node<C> {
         Ok(())
     }
 
-    fn propose(&mut self) {
-        if !self.service.machine.has_secret()
-            && self.consensus.is_leader()
-            && self.service.machine.term() == self.consensus.term()
-        {
-            // A second one, proposed before the first is applied, changes nothing.
-            let action = Action::Secret(rand::random());
-            let time_ms = self.now().wall_ms;
-            let command =
-                Command { time_ms, origin: Origin::default(), session: Default::default(), action };
-            let _ = self.consensus.propose(command.encode());
+    /// Does what the core wants done; returns why it cannot go on, if so.
+    fn advance(&mut self) -> Option<String> {
+        let work = self.replica.advance();
+        for task in work.log {
+            let task = match task {
+                LogWork::Append { number, batch } => {
+                    if let Some(index) = batch.restored {
+                        // The image under way is of a state that is gone.
+                        self.snapshot.pieces = None;
+                        (self.snapshot.index, self.snapshot.logged_bytes) = (index, 0);
+                    }
+                    LogTask::Append { number, batch }
+                }
+                LogWork::Joined => LogTask::Joined,
+            };
+            // Of as many batches as may be in flight, and a purge, the queue has room for all.
+            // Where the thread has ended, the closed channel of its notices tells.
+            let _ = self.log.try_send(task);
         }
-        for proposal in self.service.take_proposals() {
-            if self.consensus.propose(proposal).is_err() {
-                // With one voter this server leads from the start to the end.
-                warn!("a command was dropped: this server does not lead");
+        if let Some(peers) = &self.peers {
+            for (to, message) in work.messages {
+                match message {
+                    PeerMessage::Raft(message) if message.snapshot_index().is_some() => {
+                        let index = message.snapshot_index().unwrap_or(0);
+                        peers.send_snapshot(to, message, index);
+                    }
+                    message => peers.send(to, &message),
+                }
             }
         }
-    }
-
-    /// Hands the log what it has to write and applies what is committed.
-    ///
-    /// A batch is cut only when the one before is durable, so whatever comes meanwhile shares the
-    /// next fdatasync.
-    fn advance(&mut self) {
-        while self.batches_in_flight == 0 {
-            let Some(ready) = self.consensus.ready() else { return };
-            debug_assert!(ready.messages.is_empty(), "one voter has nobody to write to");
-            for entry in &ready.committed {
-                self.service.apply(entry);
-                self.snapshot.logged_bytes += entry.data.len() as u64 + 64;
-            }
-            if let Some(last) = ready.committed.last() {
-                self.consensus.applied(last.index);
-            }
-            if let Some(batch) = ready.batch {
-                self.batches_in_flight += 1;
-                self.last_batch = ready.number;
-                // Of one batch at a time and a purge, the queue has room for both.
-                // Where the thread has ended, the closed channel of its notices tells.
-                let _ = self.log.try_send(LogTask::Append { number: ready.number, batch });
-            }
-            // Proposals that applying brought forth.
-            self.propose();
-        }
+        self.snapshot.logged_bytes += work.applied_bytes;
+        self.deliver();
+        work.failure
     }
 
     fn deliver(&mut self) {
-        for delivery in self.service.take_deliveries() {
+        for delivery in self.replica.service.take_deliveries() {
             if let Some(link) = self.links.get(&delivery.connection) {
                 if delivery.released_bytes > 0 {
                     link.release(delivery.released_bytes, &self.shared.budget);
                 }
                 if delivery.is_last || delivery.is_awaited || !delivery.bytes.is_empty() {
                     link.send(delivery.bytes, delivery.is_awaited, delivery.is_last);
-                    self.service.set_unsent(delivery.connection, link.unsent_bytes());
+                    self.replica.service.set_unsent(delivery.connection, link.unsent_bytes());
                 }
             }
         }
     }
 
     fn snapshot_if_due(&mut self) {
-        let machine = &self.service.machine;
+        let is_wanted = self.peers.is_some() && self.replica.consensus.wants_snapshot();
+        let machine = &self.replica.service.machine;
         let entries = machine.index().saturating_sub(self.snapshot.index);
-        let is_due = entries >= self.config.snap_count
+        let is_due = is_wanted && entries > 0
+            || entries >= self.config.snap_count
             || self.snapshot.logged_bytes >= LOG_BYTES_PER_SNAPSHOT.max(self.snapshot.bytes);
         if self.snapshot.is_writing
             || !is_due
@@ -325,8 +357,9 @@ impl<C: Consensus> Node<C> {
         let index = machine.index();
         let (znodes, digest) = (machine.tree.len(), format!("{:016x}", machine.tree.digest()));
         info!(index, zxid = %machine.zxid(), znodes, digest, "snapshot started");
+        self.snapshot.state = Some((machine.term(), self.replica.consensus.members()));
         let (pieces, receiver) = mpsc::channel(IMAGE_PIECES_MAX);
-        let first = self.service.machine.start_image();
+        let first = self.replica.service.machine.start_image();
         // A new queue has room.
         let _ = pieces.try_send((first, false));
         self.snapshot.pieces = Some(pieces);
@@ -343,11 +376,11 @@ impl<C: Consensus> Node<C> {
     /// Gives the snapshot's thread its next piece; without a permit the thread is gone.
     fn continue_image(&mut self, permit: Option<mpsc::OwnedPermit<(Vec<u8>, bool)>>) {
         let Some(permit) = permit else {
-            self.service.machine.tree.abandon_image();
+            self.replica.service.machine.tree.abandon_image();
             self.snapshot.pieces = None;
             return;
         };
-        match self.service.machine.tree.next_image_piece(IMAGE_PIECE_BYTES) {
+        match self.replica.service.machine.tree.next_image_piece(IMAGE_PIECE_BYTES) {
             Some((piece, is_last)) => {
                 permit.send((piece, is_last));
                 if is_last {

@@ -21,9 +21,11 @@ async fn serve_on(disk: &SimulatedDisk, segment_bytes: u64, started: Instant) ->
         client_connections_max: 0,
         ..Config::embedded("/nonexistent")
     };
-    let recovered = recover(disk.clone(), disk.clone(), 1, segment_bytes).unwrap();
+    let members = ensemble::members(&[], 1);
+    let recovered = recover(disk.clone(), disk.clone(), 1, &members, segment_bytes).unwrap();
     let listener = listen(config.listen).await.unwrap();
-    serve_recovered(listener, Vec::new(), Arc::new(config), recovered, started).await.unwrap()
+    let (listeners, config) = ((listener, None), Arc::new(config));
+    serve_recovered(listeners, Vec::new(), config, recovered, disk.clone(), started).await.unwrap()
 }
 
 async fn serve(disk: &SimulatedDisk) -> Running {

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::metrics;
+use crate::recovery::forget_joining;
 use crate::snapshots::{self, SnapshotWriter};
 use crate::wal::disk::Disk;
 use crate::wal::{AppendError, Batch, Wal};
@@ -18,6 +19,8 @@ pub(super) enum LogTask {
         number: u64,
         batch: Batch,
     },
+    /// This server is a full member of its ensemble.
+    Joined,
     /// Entries up to this index are in every snapshot that is kept.
     Purge {
         index: u64,
@@ -54,8 +57,12 @@ pub(super) struct Written {
 const RETRY: Duration = Duration::from_millis(250);
 
 /// Writes batches until the node is gone. All that wait are written with one fdatasync.
+///
+/// `snapshots` is where they are kept: one that was received takes its place with the batch that
+/// says so.
 pub(super) fn write_log<D: Disk>(
     mut wal: Wal<D>,
+    mut snapshots: D,
     tasks: &Receiver<LogTask>,
     notices: &mpsc::Sender<Notice>,
 ) {
@@ -68,11 +75,13 @@ pub(super) fn write_log<D: Disk>(
         let mut batches = Vec::new();
         let mut last = None;
         let mut purge = None;
+        let mut has_joined = false;
         let mut take = |task| match task {
             LogTask::Append { number, batch } => {
                 last = Some(number);
                 batches.push(batch);
             }
+            LogTask::Joined => has_joined = true,
             LogTask::Purge { index } => purge = Some(index),
         };
         match task {
@@ -83,9 +92,18 @@ pub(super) fn write_log<D: Disk>(
         while let Ok(task) = tasks.try_recv() {
             take(task);
         }
+        if has_joined {
+            // Before anything is promised in a batch.
+            forget_joining(wal.disk_mut());
+        }
         if let Some(number) = last {
             if !append(&mut wal, &batches, &mut is_full, notices) {
                 return;
+            }
+            if let Some(index) = batches.iter().rev().find_map(|batch| batch.restored)
+                && let Err(error) = snapshots::take_over(&mut snapshots, index)
+            {
+                return fail(&error, notices);
             }
             let log_bytes = wal.bytes();
             if notices.blocking_send(Notice::Persisted { number, log_bytes }).is_err() {
@@ -214,6 +232,7 @@ mod tests {
         Batch {
             vote: Default::default(),
             entries: vec![LogEntry { term: 1, index, kind: 0, data }],
+            restored: None,
         }
     }
 
@@ -224,7 +243,7 @@ mod tests {
         let (notifier, mut notices) = mpsc::channel(100);
         tasks.into_iter().for_each(|task| sender.send(task).unwrap());
         drop(sender);
-        write_log(wal, &receiver, &notifier);
+        write_log(wal, disk.clone(), &receiver, &notifier);
         drop(notifier);
         std::iter::from_fn(|| notices.blocking_recv()).collect()
     }

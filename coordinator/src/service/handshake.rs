@@ -55,6 +55,10 @@ impl Service {
         };
         self.connections.insert(id, connection);
         self.report.received += 1;
+        if !self.is_serving {
+            debug!(%peer, "no client is taken while the ensemble has no leader in reach");
+            return self.close(id);
+        }
         if request.last_zxid_seen > self.machine.zxid() {
             // Its session must not go back in time.
             warn!(%peer, seen = %request.last_zxid_seen, ours = %self.machine.zxid(), "client has seen a newer state, it must try another server");
@@ -88,27 +92,26 @@ impl Service {
 
     fn resume(&mut self, id: ConnectionId, session: SessionId, password: &[u8]) {
         let known = self.machine.session(session);
-        let is_closing = self.heard.get(&session).is_none_or(|heard| heard.is_closing);
+        let is_closing = self.heard.get(&session).is_some_and(|heard| heard.is_closing);
         let is_right =
             self.machine.password(session).is_some_and(|right| is_equal(&right, password));
-        let Some(known) = known.filter(|_| is_right && !is_closing) else {
-            let why = match (known, is_right) {
-                (None, _) => "it is over",
-                (_, false) => "its password is wrong",
-                _ => "it is ending",
-            };
+        if !is_right || is_closing {
+            let why = if is_right { "it is ending" } else { "its password is wrong" };
             let peer = self.connections.get(&id).map(|connection| connection.peer);
             info!(%session, ?peer, why, "session is not resumed");
             return self.refuse_session(id);
-        };
-        if known.server == self.settings.server {
-            self.attach(id, session, known.timeout_ms);
-        } else if self.is_refusing() {
-            self.close(id);
-        } else {
-            let origin = Origin { boot: self.boot, connection: id };
-            let server = self.settings.server;
-            self.propose(origin, session, Action::MoveSession { server });
+        }
+        match known {
+            Some(known) if known.server == self.settings.server => {
+                self.attach(id, session, known.timeout_ms);
+            }
+            // Its beginning, or its end, may not have come here yet: the log knows.
+            _ if self.is_refusing() => self.close(id),
+            _ => {
+                let origin = Origin { boot: self.boot, connection: id };
+                let server = self.settings.server;
+                self.propose(origin, session, Action::MoveSession { server });
+            }
         }
     }
 
@@ -136,7 +139,10 @@ impl Service {
                 self.start_hearing(session, known.timeout_ms);
                 self.attach(id, session, known.timeout_ms);
             }
-            (Some(id), _) => self.refuse_session(id),
+            (Some(id), _) => {
+                info!(%session, why = "it is over", "session is not resumed");
+                self.refuse_session(id);
+            }
             // It has gone to another server: what it left here is of no use to anyone.
             (None, _) => {
                 if let Some(old) = self.attached.remove(&session) {

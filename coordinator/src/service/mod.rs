@@ -13,7 +13,7 @@ mod session;
 mod watches;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 pub(crate) use report::{ConnectionFigures, Expiries, Sizes, VERSION};
 pub(crate) use watches::{BYTES_MAX as WATCH_BYTES_MAX, ConnectionId};
 
+use crate::consensus::Members;
 use crate::machine::{Action, Answer, Command, Machine, Origin, Rules};
 use crate::metrics;
 use crate::tree::{Identity, SUPER, digest_id};
@@ -41,6 +42,9 @@ pub(crate) struct Settings {
     pub(crate) session_timeout_ms_min: i32,
     pub(crate) session_timeout_ms_max: i32,
     pub(crate) frame_bytes_max: usize,
+    /// Reads see everything acknowledged anywhere before they were asked, at the price of a round
+    /// trip to the other servers.
+    pub(crate) has_linearizable_reads: bool,
     pub(crate) rules: Rules,
     /// `super:digest` of whom no ACL stops (`zookeeper.DigestAuthenticationProvider.superDigest`).
     pub(crate) super_digest: Option<String>,
@@ -119,6 +123,12 @@ impl Connection {
         self.out.len() + self.unsent_bytes >= ANSWER_BYTES_MAX
     }
 
+    /// Whether something of its is in the log or on its way there: a write, or its handshake.
+    fn waits_for_the_log(&self) -> bool {
+        self.session == SessionId(0)
+            || self.pending.iter().any(|pending| matches!(pending.kind, PendingKind::Proposed))
+    }
+
     fn takes_frames(&self) -> bool {
         self.session != SessionId(0) && !self.is_full() && self.reads < READS_WAITING_MAX
     }
@@ -139,8 +149,25 @@ enum PendingKind {
     Proposed,
     /// Not taken; to be answered so when its time has come.
     Refused { due_ms: u64 },
-    /// The record of the request.
-    Read(Bytes),
+    Read {
+        /// The record of the request.
+        body: Bytes,
+        /// This barrier must have passed; 0 always has.
+        barrier: u64,
+    },
+}
+
+/// Reads that wait until this server is known to have everything acknowledged before them.
+///
+/// The barriers are numbered. A read waits for the next that will be asked for, as one that is
+/// under way may have been asked for too early.
+#[derive(Debug, Default)]
+struct Barriers {
+    asked: u64,
+    passed: u64,
+    /// Connections with such reads; some may have none left.
+    waiting: BTreeSet<ConnectionId>,
+    is_wanted: bool,
 }
 
 #[derive(Debug)]
@@ -155,7 +182,14 @@ pub(crate) struct Service {
     /// Of every session: when something was heard of it.
     heard: BTreeMap<SessionId, Heard>,
     next_session: i64,
+    /// Sessions heard of since the leader was told.
+    touched: BTreeSet<SessionId>,
     watches: Watches,
+    barriers: Barriers,
+    /// Whether clients are taken: this server knows what the ensemble knows.
+    is_serving: bool,
+    /// Whether this server leads, and so decides which sessions are over.
+    is_leading: bool,
     /// Why writes are refused, if they are.
     refusing: Option<String>,
     proposals: Vec<Vec<u8>>,
@@ -178,7 +212,11 @@ impl Service {
             next_session: ((settings.server as i64 & 0xff) << 56)
                 | ((now.wall_ms << 24) as u64 >> 8) as i64,
             settings,
+            touched: BTreeSet::new(),
             watches: Watches::new(watch_bytes_max),
+            barriers: Barriers::default(),
+            is_serving: false,
+            is_leading: false,
             refusing: None,
             proposals: Vec::new(),
             dirty: Vec::new(),
@@ -229,6 +267,100 @@ impl Service {
 
     pub(crate) fn is_refusing(&self) -> bool {
         self.refusing.is_some()
+    }
+
+    /// The members of the ensemble have changed. No client can see it, so it takes no zxid.
+    pub(crate) fn apply_members(&mut self, term: u64, index: u64, _members: &Members) {
+        self.machine.apply(term, index, &[]);
+    }
+
+    pub(crate) fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    pub(crate) fn is_serving(&self) -> bool {
+        self.is_serving
+    }
+
+    pub(crate) fn is_leading(&self) -> bool {
+        self.is_leading
+    }
+
+    /// From now on clients are taken.
+    pub(crate) fn start_serving(&mut self) {
+        self.is_serving = true;
+    }
+
+    /// What this server knows may be out of date: its clients are to look for another.
+    pub(crate) fn stop_serving(&mut self) {
+        self.is_serving = false;
+        self.close_those(|_| true);
+    }
+
+    /// What was on its way to the leader may be in the log or not: those who wait for it are cut
+    /// off, which says just that. All others stay.
+    pub(crate) fn lose_proposals(&mut self) {
+        self.close_those(Connection::waits_for_the_log);
+    }
+
+    fn close_those(&mut self, is_concerned: impl Fn(&Connection) -> bool) {
+        let mut concerned: Vec<_> = (self.connections.iter())
+            .filter(|(_, connection)| !connection.is_last && is_concerned(connection))
+            .map(|(id, _)| *id)
+            .collect();
+        // In the same order in every run of a simulation.
+        concerned.sort_unstable();
+        for id in concerned {
+            self.close(id);
+        }
+    }
+
+    /// The state of another server takes the place of this one's. Watchers have missed what lies
+    /// between; their clients come back and ask again.
+    pub(crate) fn install(&mut self, machine: Machine) {
+        self.stop_serving();
+        self.machine = machine;
+        self.hear_of_all();
+    }
+
+    /// From now on this server decides which sessions are over, or no longer.
+    pub(crate) fn set_leading(&mut self, is_leading: bool) {
+        if is_leading && !self.is_leading {
+            // Nothing is known of what others have heard.
+            self.hear_of_all();
+        }
+        self.is_leading = is_leading;
+    }
+
+    /// Sessions the leader is to be told of.
+    pub(crate) fn take_touched(&mut self) -> Vec<SessionId> {
+        std::mem::take(&mut self.touched).into_iter().collect()
+    }
+
+    /// Another server has heard of these.
+    pub(crate) fn touch(&mut self, sessions: &[SessionId]) {
+        sessions.iter().for_each(|session| self.hear_of(*session));
+    }
+
+    /// Whether reads wait for a barrier that nobody has asked for.
+    pub(crate) fn wants_barrier(&self) -> bool {
+        self.barriers.is_wanted
+    }
+
+    /// The number of the barrier that is asked for now.
+    pub(crate) fn ask_for_barrier(&mut self) -> u64 {
+        self.barriers.is_wanted = false;
+        self.barriers.asked += 1;
+        self.barriers.asked
+    }
+
+    /// This server has everything acknowledged before the barrier was asked for.
+    pub(crate) fn barrier_passed(&mut self, barrier: u64) {
+        self.barriers.passed = barrier;
+        for id in std::mem::take(&mut self.barriers.waiting) {
+            self.drain(id);
+            self.take_held(id);
+        }
     }
 
     fn propose(&mut self, origin: Origin, session: SessionId, action: Action<'_>) {
@@ -370,7 +502,16 @@ impl Service {
                 | OpCode::CloseSession,
             ) => self.write(id, header, &body, bytes),
             _ => {
-                let kind = PendingKind::Read(body);
+                let is_late = header.op == OpCode::Sync.code();
+                let barrier = match is_late || self.settings.has_linearizable_reads {
+                    true => self.barriers.asked + 1,
+                    false => 0,
+                };
+                if barrier > 0 {
+                    self.barriers.is_wanted = true;
+                    self.barriers.waiting.insert(id);
+                }
+                let kind = PendingKind::Read { body, barrier };
                 self.enqueue(id, header, bytes, kind);
                 self.drain(id);
             }
@@ -389,7 +530,7 @@ impl Service {
         if let Some(connection) = self.connections.get_mut(&id) {
             let RequestHeader { xid, op } = header;
             connection.refused += usize::from(matches!(kind, PendingKind::Refused { .. }));
-            connection.reads += usize::from(matches!(kind, PendingKind::Read(_)));
+            connection.reads += usize::from(matches!(kind, PendingKind::Read { .. }));
             connection.pending.push_back(Pending { xid, op, bytes, since_ms, kind });
             self.report.outstanding += 1;
         }
@@ -465,7 +606,13 @@ impl Service {
         loop {
             let Some(connection) = self.connections.get_mut(&id) else { return };
             let is_ready = match connection.pending.front().map(|pending| &pending.kind) {
-                Some(PendingKind::Read(_)) => true,
+                Some(PendingKind::Read { barrier, .. }) => {
+                    let has_passed = *barrier <= self.barriers.passed;
+                    if !has_passed {
+                        self.barriers.waiting.insert(id);
+                    }
+                    has_passed
+                }
                 Some(PendingKind::Refused { due_ms }) => *due_ms <= self.now.steady_ms,
                 Some(PendingKind::Proposed) | None => false,
             };
@@ -474,9 +621,9 @@ impl Service {
             }
             let Some(pending) = connection.pending.pop_front() else { return };
             connection.refused -= usize::from(matches!(pending.kind, PendingKind::Refused { .. }));
-            connection.reads -= usize::from(matches!(pending.kind, PendingKind::Read(_)));
+            connection.reads -= usize::from(matches!(pending.kind, PendingKind::Read { .. }));
             match &pending.kind {
-                PendingKind::Read(body) => self.read(id, pending.xid, pending.op, body),
+                PendingKind::Read { body, .. } => self.read(id, pending.xid, pending.op, body),
                 // The code that has every client look again before it goes on.
                 _ => self.reply(id, pending.xid, pending.op, Err(ErrorCode::ConnectionLoss)),
             }
@@ -574,7 +721,7 @@ impl Service {
     /// Time has passed: sessions may be over, refusals due.
     pub(crate) fn tick(&mut self) {
         self.expire_sessions();
-        let waiting: Vec<_> = self
+        let mut waiting: Vec<_> = self
             .connections
             .iter()
             .filter(|(_, connection)| {
@@ -585,6 +732,7 @@ impl Service {
             })
             .map(|(id, _)| *id)
             .collect();
+        waiting.sort_unstable();
         for id in waiting {
             self.drain(id);
             self.take_held(id);

@@ -1,7 +1,8 @@
 //! Which sessions are alive.
 //!
-//! The log knows that a session is; only the server its client talks to knows that it lives. After a
-//! restart nothing was heard of any yet, so each gets its whole timeout anew.
+//! The log knows that a session is; only the server its client talks to knows that it lives, and
+//! tells the leader, who decides. A new leader has heard of none yet, so each gets its whole timeout
+//! anew.
 
 use elkfk_wire::jute::SessionId;
 use tracing::{info, warn};
@@ -32,6 +33,9 @@ impl Service {
     }
 
     pub(super) fn hear_of(&mut self, session: SessionId) {
+        if !self.is_leading && session != SessionId(0) {
+            self.touched.insert(session);
+        }
         if let Some(heard) = self.heard.get_mut(&session) {
             heard.last_ms = self.now.steady_ms;
         }
@@ -52,7 +56,7 @@ impl Service {
             }
         }
         self.report.last_tick_ms = now_ms;
-        if self.is_refusing() {
+        if self.is_refusing() || !self.is_leading {
             return;
         }
         let mut over = Vec::new();

@@ -55,6 +55,8 @@ pub(crate) struct LogEntry {
 pub(crate) struct Batch {
     pub(crate) vote: Vote,
     pub(crate) entries: Vec<LogEntry>,
+    /// A snapshot takes the place of everything up to this index, whatever the log had there.
+    pub(crate) restored: Option<u64>,
 }
 
 /// What a log held when it was opened.
@@ -151,7 +153,20 @@ fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
     Some((number(sequence)?, number(first_index)?))
 }
 
+/// Whether a segment among these files begins with this entry.
+pub(crate) fn begins_at(names: &[String], index: u64) -> bool {
+    names.iter().filter_map(|name| parse_segment_name(name)).any(|(_, first)| first == index)
+}
+
+pub(crate) fn holds_log(names: &[String]) -> bool {
+    names.iter().any(|name| parse_segment_name(name).is_some())
+}
+
 impl<D: Disk> Wal<D> {
+    pub(crate) fn disk_mut(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
     /// Opens or starts the log; entries up to `snapshot_index` are not asked for.
     pub(crate) fn open(
         disk: D,
@@ -174,6 +189,8 @@ impl<D: Disk> Wal<D> {
             is_failed: false,
         };
         let mut recovered = Recovered::default();
+        let mut skipped = Vec::new();
+        let mut records = 0;
         for at in 0..found.len() {
             let ((sequence, _), name) = &found[at];
             // Whole segments below the snapshot only wait to be purged.
@@ -181,6 +198,7 @@ impl<D: Disk> Wal<D> {
                 && *next_first <= snapshot_index + 1
             {
                 wal.segments.push_back(Segment { name: name.clone(), last_index: next_first - 1 });
+                skipped.push((wal.next_sequence, name));
                 wal.next_sequence = *next_sequence;
                 continue;
             }
@@ -189,6 +207,11 @@ impl<D: Disk> Wal<D> {
             }
             let is_last = at + 1 == found.len();
             wal.read_segment(name, is_last, snapshot_index, &mut recovered)?;
+            records += wal.next_sequence - sequence;
+        }
+        if records == 0 {
+            // A crash right after a segment was begun leaves what was promised in the one before.
+            recovered.vote = wal.last_vote(&skipped)?;
         }
         match wal.segments.back() {
             // A snapshot is taken of what is in the log, and the last segment is never purged.
@@ -203,6 +226,24 @@ impl<D: Disk> Wal<D> {
             None => wal.start_segment(1).map_err(WalError::Create)?,
         }
         Ok((wal, recovered))
+    }
+
+    fn last_vote(&self, skipped: &[(u64, &String)]) -> Result<Vote, WalError> {
+        for (sequence, name) in skipped.iter().rev() {
+            let bytes = self.disk.read(name);
+            let bytes =
+                bytes.map_err(|source| WalError::Read { name: name.to_string(), source })?;
+            let (mut offset, mut sequence, mut vote) = (0, *sequence, None);
+            while let Some((batch, length)) = record_at(&bytes, offset, sequence) {
+                vote = Some(batch.vote);
+                offset += length;
+                sequence += 1;
+            }
+            if let Some(vote) = vote {
+                return Ok(vote);
+            }
+        }
+        Ok(Vote::default())
     }
 
     fn read_segment(
@@ -276,12 +317,30 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
-    /// Makes all of `batches` durable with one write and one fdatasync.
+    /// Makes all of `batches` durable with one write and one fdatasync; with one more where a
+    /// snapshot takes the place of the log.
     pub(crate) fn append(&mut self, batches: &[Batch]) -> Result<(), AppendError> {
         if self.is_failed {
             return Err(AppendError::Failed(io::Error::other("it failed before")));
         }
-        self.roll().map_err(full_or_failed)?;
+        let restored = batches.iter().rposition(|batch| batch.restored.is_some());
+        let (before, after) = batches.split_at(restored.unwrap_or(0));
+        if let Some(index) = after.first().and_then(|batch| batch.restored) {
+            if !before.is_empty() {
+                self.append_to_segment(before)?;
+            }
+            // What is in the segments so far is never looked at again.
+            let name = segment_name(self.next_sequence, index + 1);
+            if self.segments.back().is_none_or(|last| last.name != name) {
+                self.start_segment(index + 1).map_err(full_or_failed)?;
+            }
+        } else {
+            self.roll().map_err(full_or_failed)?;
+        }
+        self.append_to_segment(after)
+    }
+
+    fn append_to_segment(&mut self, batches: &[Batch]) -> Result<(), AppendError> {
         let mut bytes = Vec::new();
         let mut sequence = self.next_sequence;
         for batch in batches {
@@ -409,7 +468,7 @@ fn record_at(bytes: &[u8], offset: usize, sequence: u64) -> Option<(Batch, usize
     }
     let length = (HEADER_BYTES + payload.len()).next_multiple_of(ALIGNMENT);
     // The last record's padding may be beyond what a crash left of the file.
-    Some((Batch { vote, entries }, length.min(bytes.len() - offset)))
+    Some((Batch { vote, entries, restored: None }, length.min(bytes.len() - offset)))
 }
 
 /// Sequence number and payload of the record at `offset`, if its checksum holds.

@@ -16,7 +16,7 @@ fn batch(first: u64, sizes: &[usize]) -> Batch {
             data: Bytes::from(vec![index as u8; *size]),
         })
         .collect();
-    Batch { vote: Vote { term: 3, vote: 1, commit: first - 1 }, entries }
+    Batch { vote: Vote { term: 3, vote: 1, commit: first - 1 }, entries, restored: None }
 }
 
 fn open(disk: &SimulatedDisk, snapshot: u64) -> Result<(Wal<SimulatedDisk>, Recovered), WalError> {
@@ -216,5 +216,35 @@ proptest! {
             record[place] = *byte;
             let _ = record_at(&record, 0, sequence);
         }
+    }
+}
+
+#[test]
+fn a_snapshot_takes_the_place_of_the_log() {
+    let (disk, mut wal) = filled(10);
+    let vote = Vote { term: 5, vote: 2, commit: 500 };
+    let restored = Batch { vote, entries: Vec::new(), restored: Some(500) };
+    wal.append(&[batch(11, &[9]), restored, batch(501, &[7])]).unwrap();
+    disk.lose_power();
+    let (mut wal, recovered) = open(&disk, 500).unwrap();
+    assert_eq!(indices(&recovered), [501]);
+    assert_eq!(recovered.vote, Vote { term: 3, vote: 1, commit: 500 });
+    wal.append(&[batch(502, &[7])]).unwrap();
+    wal.purge(500).unwrap();
+    assert_eq!(indices(&open(&disk, 500).unwrap().1), [501, 502]);
+}
+
+#[test]
+fn a_promise_outlives_a_crash_right_after_a_segment_was_begun() {
+    let (disk, mut wal) = filled(3);
+    let vote = Vote { term: 9, vote: 2, commit: 3 };
+    wal.append(&[Batch { vote, entries: Vec::new(), restored: None }]).unwrap();
+    // As a crash leaves it before the first record of the segment.
+    wal.start_segment(4).unwrap();
+    drop(wal);
+    disk.lose_power();
+    for snapshot in [0, 3] {
+        let (_, recovered) = open(&disk, snapshot).unwrap();
+        assert_eq!((recovered.vote, recovered.entries.len()), (vote, 3 - snapshot as usize));
     }
 }

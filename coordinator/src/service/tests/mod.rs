@@ -1,6 +1,4 @@
-//! The service, its log and its snapshots on a simulated disk, all chance from one seed.
-
-mod simulation;
+//! The service alone, with a log that takes everything at once.
 
 use elkfk_wire::jute::{ConnectRequest, ConnectResponse};
 
@@ -11,6 +9,7 @@ const SETTINGS: Settings = Settings {
     session_timeout_ms_min: 400,
     session_timeout_ms_max: 4000,
     frame_bytes_max: 1 << 20,
+    has_linearizable_reads: false,
     rules: Rules { extended_types: false, enforce_quota: false },
     super_digest: None,
     watch_bytes_max: WATCH_BYTES_MAX,
@@ -36,6 +35,8 @@ impl Bench {
             action: Action::Secret([1; 32]),
         };
         bench.apply(command.encode());
+        bench.service.set_leading(true);
+        bench.service.start_serving();
         bench
     }
 
@@ -49,6 +50,8 @@ impl Bench {
         for proposal in self.service.take_proposals() {
             self.apply(proposal);
         }
+        let barrier = self.service.ask_for_barrier();
+        self.service.barrier_passed(barrier);
     }
 
     fn wait(&mut self, ms: u64) {

@@ -1,0 +1,655 @@
+//! One server among the others: its part in the agreement, and what its clients get of it.
+//!
+//! A core: it is told what came from clients, from other servers and from the disk, and leaves what
+//! is to be written and sent in [`Work`]. Writes go to the leader, which puts them into the log;
+//! they are answered where they came from, when they are applied there. Reads are answered from
+//! this server's own state.
+//!
+//! **Clients are taken while contact with the leader lasts.** Once in a while every server asks how
+//! far the log is committed, which only a leader that a majority follows can answer. What it knew
+//! when it asked, it knows for certain; if that is too long ago, its clients are sent away, well
+//! before the leader could take their sessions for over.
+//!
+//! **A lost disk does not vote.** A server that starts with an empty log in an ensemble may have
+//! forgotten what it has promised. It first hears from so many others that one of them was there
+//! when it promised, and takes the newest of their terms for its own: an older leader is not
+//! followed. It votes again once a leader has told it everything that was committed. Where a
+//! majority of the servers is as empty, it is a full member at once, for that is a new ensemble.
+
+mod peer;
+#[cfg(test)]
+mod simulation;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use elkfk_wire::jute::SessionId;
+use tracing::{error, info, warn};
+
+pub(crate) use peer::{FRAME_OVERHEAD_BYTES, Hello, PeerMessage};
+
+use crate::consensus::{Consensus, Message};
+use crate::machine::{Action, Command, Machine, Origin};
+use crate::service::{Now, Service};
+use crate::wal::Batch;
+
+/// What of the configuration concerns the part in the ensemble.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    /// This server, never 0.
+    pub(crate) id: u64,
+    /// Contact with the leader may be this long ago while clients are served.
+    pub(crate) contact_limit_ms: u64,
+    /// What session passwords are made with, should this server be the first to lead: by chance.
+    pub(crate) secret: [u8; 32],
+}
+
+/// What the shell has to do, in this order.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    /// To be made durable, one after the other; [`Replica::persisted`] is to be told the number.
+    pub(crate) log: Vec<LogWork>,
+    pub(crate) messages: Vec<(u64, PeerMessage)>,
+    /// Bytes of the log that were applied.
+    pub(crate) applied_bytes: u64,
+    /// This server cannot go on.
+    pub(crate) failure: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) enum LogWork {
+    Append {
+        number: u64,
+        batch: Batch,
+    },
+    /// This server is a full member from now on: [`Replica::is_joining`] is not to be remembered.
+    Joined,
+}
+
+/// Batches handed to the disk and not durable yet.
+const BATCHES_IN_FLIGHT_MAX: usize = 128;
+/// Commands that travel to the leader together, in bytes; one may be larger and travels alone.
+const FORWARD_BYTES_MAX: usize = 512 << 10;
+/// Contact with the leader is sought this often, and this long is an answer waited for.
+const CONTACT_INTERVAL_MS: u64 = 500;
+const ANSWER_LIMIT_MS: u64 = 300;
+/// The leader is told of sessions this often.
+const TOUCH_INTERVAL_MS: u64 = 200;
+/// Digests of the tree are compared at every so many entries, and so many are remembered.
+const CHECKPOINT_ENTRIES: u64 = 256;
+const CHECKPOINTS_KEPT: usize = 64;
+
+#[derive(Debug, Default)]
+struct Peer {
+    /// Something can be sent to it.
+    is_up: bool,
+    hello: Option<Hello>,
+    /// Told in this life of ours.
+    term: Option<u64>,
+}
+
+/// A question to the leader for how far the log is committed.
+#[derive(Debug, Clone, Copy)]
+struct Question {
+    context: u64,
+    asked_ms: u64,
+    /// Of the service; those asked for later need another question.
+    barrier: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Replica<C> {
+    pub(crate) service: Service,
+    pub(crate) consensus: C,
+    terms: Terms,
+    now: Now,
+    peers: BTreeMap<u64, Peer>,
+    /// Leader and term as of the last look.
+    following: (Option<u64>, u64),
+    /// Whether what is sent to the leader now would reach it, as far as is known.
+    is_leader_in_reach: bool,
+    /// Commands that wait for a leader. The clients' budgets bound them.
+    parked: VecDeque<Vec<u8>>,
+    batches_in_flight: VecDeque<u64>,
+    question: Option<Question>,
+    /// Answered, but the index is not applied yet.
+    answered: Option<(Question, u64)>,
+    next_context: u64,
+    /// When the question was asked whose answer arrived last.
+    contact_ms: u64,
+    touched_ms: u64,
+    has_empty_log: bool,
+    is_joining: bool,
+    /// Received, and to take the place of the state when the agreement says so.
+    incoming: Option<Machine>,
+    checkpoints: VecDeque<(u64, u64)>,
+    elections: u64,
+    /// Chance, for the patience of elections.
+    random: u64,
+    patience: usize,
+    work: Work,
+    #[cfg(test)]
+    notes: Vec<simulation::Note>,
+}
+
+impl<C: Consensus> Replica<C> {
+    /// `has_empty_log`: nothing was ever written here. `is_joining`: nor was this server a full
+    /// member when it was here before.
+    pub(crate) fn new(
+        service: Service,
+        consensus: C,
+        terms: Terms,
+        now: Now,
+        has_empty_log: bool,
+        is_joining: bool,
+    ) -> Self {
+        let members = consensus.members();
+        let boot = service.boot();
+        let mut replica = Self {
+            peers: members.others(terms.id).map(|id| (id, Peer::default())).collect(),
+            following: (None, consensus.term()),
+            is_leader_in_reach: true,
+            parked: VecDeque::new(),
+            batches_in_flight: VecDeque::new(),
+            question: None,
+            answered: None,
+            next_context: (terms.id << 56) | ((boot & 0xffff) << 40),
+            contact_ms: now.steady_ms,
+            touched_ms: now.steady_ms,
+            is_joining: is_joining && members.voters.len() > 1,
+            has_empty_log,
+            incoming: None,
+            checkpoints: VecDeque::new(),
+            elections: 0,
+            random: boot | 1,
+            patience: 0,
+            work: Work::default(),
+            #[cfg(test)]
+            notes: Vec::new(),
+            service,
+            consensus,
+            terms,
+            now,
+        };
+        replica.draw_patience();
+        replica
+    }
+
+    pub(crate) fn set_now(&mut self, now: Now) {
+        self.now = now;
+        self.service.set_now(now);
+    }
+
+    pub(crate) fn is_joining(&self) -> bool {
+        self.is_joining
+    }
+
+    pub(crate) fn leader(&self) -> Option<u64> {
+        self.following.0
+    }
+
+    /// How often the leader has changed in this life.
+    pub(crate) fn elections(&self) -> u64 {
+        self.elections
+    }
+
+    fn is_alone(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            is_empty: self.has_empty_log,
+            is_joining: self.is_joining,
+            ensemble: self.service.machine.ensemble_id(),
+            term: self.consensus.term(),
+            last_index: self.consensus.last_index(),
+        }
+    }
+
+    fn send(&mut self, to: u64, message: PeerMessage) {
+        self.work.messages.push((to, message));
+    }
+
+    fn send_hello(&mut self) {
+        let hello = PeerMessage::Hello(self.hello());
+        let up: Vec<_> =
+            self.peers.iter().filter(|(_, peer)| peer.is_up).map(|(id, _)| *id).collect();
+        for id in up {
+            self.send(id, hello.clone());
+        }
+    }
+
+    /// Messages to this server find their way from now on.
+    pub(crate) fn peer_up(&mut self, id: u64) {
+        let hello = self.hello();
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.is_up = true;
+        self.send(id, PeerMessage::Hello(hello));
+        if self.following.0 == Some(id) {
+            self.is_leader_in_reach = true;
+        }
+    }
+
+    /// Messages to this server may have been lost. `is_gone`: so is its process, not only the way
+    /// to it.
+    pub(crate) fn peer_down(&mut self, id: u64, is_gone: bool) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.is_up = false;
+        peer.hello = None;
+        self.consensus.unreachable(id);
+        if self.following.0 == Some(id) {
+            self.is_leader_in_reach = false;
+            self.service.lose_proposals();
+            if is_gone {
+                info!(leader = id, "the leader is gone");
+                self.consensus.leader_is_gone();
+            }
+        }
+    }
+
+    /// Takes a message of another server.
+    pub(crate) fn message(&mut self, from: u64, message: PeerMessage) {
+        if !self.peers.contains_key(&from) {
+            return;
+        }
+        match message {
+            PeerMessage::Raft(message) => {
+                // The memory of a promise may be lost with the disk it was on.
+                let is_deaf = self.is_joining
+                    && (message.is_about_votes() || !self.knows_the_term());
+                if message.from() == from
+                    && message.to() == self.terms.id
+                    && message.snapshot_index().is_none()
+                    && !is_deaf
+                {
+                    self.consensus.step(message);
+                }
+            }
+            PeerMessage::Hello(hello) => self.take_hello(from, hello),
+            PeerMessage::Forward { term, commands } => self.take_forwarded(from, term, commands),
+            PeerMessage::Refused { term } => {
+                if self.following == (Some(from), term) {
+                    self.service.lose_proposals();
+                }
+            }
+            PeerMessage::Touch { sessions, checkpoint } => {
+                self.service.touch(&sessions);
+                self.compare(from, checkpoint);
+            }
+            PeerMessage::Diverged { index } => {
+                error!(index, leader = from, "the tree here differs from the leader's");
+                self.work.failure = Some(format!(
+                    "the tree differs from that of server {from} at entry {index}: a disk or memory has damaged it; \
+                     move dataDir away and start again, it is then copied from the others"
+                ));
+            }
+        }
+    }
+
+    fn take_hello(&mut self, from: u64, hello: Hello) {
+        let ours = self.service.machine.ensemble_id();
+        if ours != 0 && hello.ensemble != 0 && ours != hello.ensemble {
+            error!(server = from, "server belongs to another ensemble: it has a history of its own");
+        }
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.hello = Some(hello);
+            peer.term = Some(hello.term);
+        }
+        self.consensus.ends_at(from, hello.last_index);
+        if self.is_joining && self.knows_the_term() {
+            let newest = self.peers.values().filter_map(|peer| peer.term).max();
+            self.consensus.raise_term(newest.unwrap_or(0));
+        }
+        let members = self.consensus.members();
+        let heard = (self.peers.iter())
+            .filter(|(id, _)| members.voters.contains(id))
+            .filter_map(|(_, peer)| peer.hello);
+        let (empty, others): (Vec<_>, Vec<_>) = heard.partition(|hello| hello.is_empty);
+        if self.is_joining
+            && self.has_empty_log
+            && others.is_empty()
+            && empty.len() + 1 >= members.quorum()
+        {
+            info!("a new ensemble begins: a majority of its servers has an empty log");
+            self.join();
+        }
+    }
+
+    /// Whether one of those heard from must know of whatever this server has promised.
+    fn knows_the_term(&self) -> bool {
+        let members = self.consensus.members();
+        let heard = self.peers.iter().filter(|(id, peer)| {
+            members.voters.contains(id) && peer.term.is_some()
+        });
+        heard.count() > members.voters.len() - members.quorum()
+    }
+
+    fn join(&mut self) {
+        self.is_joining = false;
+        self.work.log.push(LogWork::Joined);
+        self.send_hello();
+    }
+
+    fn take_forwarded(&mut self, from: u64, term: u64, commands: Vec<Bytes>) {
+        let is_ours = self.consensus.is_leader() && self.consensus.term() == term;
+        let time_ms = self.now.wall_ms;
+        let taken = is_ours
+            && commands.into_iter().all(|command| {
+                let mut command = Vec::from(command);
+                Command::stamp(&mut command, time_ms);
+                self.consensus.propose(command).is_ok()
+            });
+        if !taken {
+            self.send(from, PeerMessage::Refused { term });
+        }
+    }
+
+    fn compare(&mut self, from: u64, checkpoint: Option<(u64, u64)>) {
+        let Some((index, digest)) = checkpoint else { return };
+        let ours = self.checkpoints.iter().find(|(at, _)| *at == index);
+        if let Some((_, ours)) = ours
+            && *ours != digest
+            && self.consensus.is_leader()
+        {
+            error!(server = from, index, "the tree of this server differs from ours");
+            self.send(from, PeerMessage::Diverged { index });
+        }
+    }
+
+    /// Takes a snapshot that another server has sent, with the message that announced it. The file
+    /// is durable.
+    pub(crate) fn restore(&mut self, from: u64, message: Message, machine: Machine) {
+        if message.from() == from
+            && message.to() == self.terms.id
+            && message.snapshot_index() == Some(machine.index())
+        {
+            self.incoming = Some(machine);
+            self.consensus.step(message);
+        }
+    }
+
+    /// A snapshot was sent to this server, or could not be.
+    pub(crate) fn snapshot_sent(&mut self, to: u64, is_whole: bool) {
+        self.consensus.snapshot_sent(to, is_whole);
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self) {
+        let patience = (!self.is_joining).then_some(self.patience);
+        self.consensus.tick(patience);
+        self.service.tick();
+        let now_ms = self.now.steady_ms;
+        if self.question.is_some_and(|question| now_ms >= question.asked_ms + ANSWER_LIMIT_MS)
+            || now_ms >= self.contact_ms + CONTACT_INTERVAL_MS
+                && self.question.is_none()
+                && self.answered.is_none()
+        {
+            self.ask();
+        }
+        if now_ms >= self.touched_ms + TOUCH_INTERVAL_MS {
+            self.touched_ms = now_ms;
+            self.tell_touched();
+        }
+        if self.service.is_serving()
+            && !self.is_alone()
+            && now_ms > self.contact_ms + self.terms.contact_limit_ms {
+            warn!("no contact with a leader: clients are sent away until there is");
+            self.service.stop_serving();
+        }
+    }
+
+    fn tell_touched(&mut self) {
+        let Some(leader) = self.following.0.filter(|id| *id != self.terms.id) else { return };
+        if self.is_leader_in_reach {
+            let sessions = self.service.take_touched();
+            let checkpoint = self.checkpoints.back().copied();
+            self.send(leader, PeerMessage::Touch { sessions, checkpoint });
+        }
+    }
+
+    fn ask(&mut self) {
+        if self.following.0.is_none() {
+            // Asked as soon as there is one.
+            return self.question = None;
+        }
+        let barrier = match self.question {
+            // Nobody was promised more than that.
+            Some(question) if !self.service.wants_barrier() => question.barrier,
+            _ => self.service.ask_for_barrier(),
+        };
+        self.next_context += 1;
+        let context = self.next_context;
+        self.question = Some(Question { context, asked_ms: self.now.steady_ms, barrier });
+        self.consensus.read_index(context);
+    }
+
+    /// The batch with this number, and all before it, are durable.
+    pub(crate) fn persisted(&mut self, number: u64) {
+        while self.batches_in_flight.front().is_some_and(|first| *first <= number) {
+            self.batches_in_flight.pop_front();
+        }
+        self.consensus.persisted(number);
+    }
+
+    pub(crate) fn batches_in_flight(&self) -> usize {
+        self.batches_in_flight.len()
+    }
+
+    /// The disk is full, or has room again. Without room this server must not lead.
+    pub(crate) fn set_refusing(&mut self, refusing: Option<String>) {
+        let priority = if refusing.is_some() { 0 } else { self.terms.id as i64 };
+        let is_new = refusing.is_some() && !self.service.is_refusing();
+        self.service.set_refusing(refusing);
+        self.consensus.set_priority(priority);
+        if is_new {
+            self.hand_over();
+        }
+    }
+
+    /// Has another server lead, where one is as far as this one.
+    pub(crate) fn hand_over(&mut self) -> bool {
+        if !self.consensus.is_leader() {
+            return false;
+        }
+        let members = self.consensus.members();
+        let best = (self.consensus.progress().into_iter())
+            .filter(|other| other.id != self.terms.id && other.is_active)
+            .filter(|other| members.voters.contains(&other.id))
+            .max_by_key(|other| (other.matched, other.id));
+        let Some(best) = best else { return false };
+        info!(server = best.id, "leadership is handed over");
+        self.consensus.hand_over(best.id);
+        true
+    }
+
+    /// Hands out everything that is to be done now.
+    pub(crate) fn advance(&mut self) -> Work {
+        self.look();
+        self.propose();
+        while self.batches_in_flight.len() < BATCHES_IN_FLIGHT_MAX {
+            let Some(ready) = self.consensus.ready() else { break };
+            if let Some(index) = ready.restored {
+                self.install(index);
+            }
+            for entry in &ready.committed {
+                if entry.kind == 0 {
+                    self.service.apply(entry);
+                } else {
+                    self.members_changed(entry);
+                }
+                #[cfg(test)]
+                self.notes.push(simulation::Note::of(&self.service.machine));
+                self.work.applied_bytes += entry.data.len() as u64 + 64;
+                if entry.index.is_multiple_of(CHECKPOINT_ENTRIES) {
+                    if self.checkpoints.len() == CHECKPOINTS_KEPT {
+                        self.checkpoints.pop_front();
+                    }
+                    let digest = self.service.machine.tree.digest();
+                    self.checkpoints.push_back((entry.index, digest));
+                }
+            }
+            if let Some(last) = ready.committed.last() {
+                self.consensus.applied(last.index);
+            }
+            if let Some(batch) = ready.batch {
+                self.has_empty_log &= batch.entries.is_empty() && batch.restored.is_none();
+                self.batches_in_flight.push_back(ready.number);
+                self.work.log.push(LogWork::Append { number: ready.number, batch });
+            }
+            for message in ready.messages {
+                let to = message.to();
+                self.send(to, PeerMessage::Raft(message));
+            }
+            for (context, index) in ready.reads {
+                self.take_answer(context, index);
+            }
+            self.look();
+            self.pass_barrier();
+            // Proposals that applying brought forth.
+            self.propose();
+        }
+        self.pass_barrier();
+        self.propose();
+        std::mem::take(&mut self.work)
+    }
+
+    fn install(&mut self, index: u64) {
+        let Some(machine) = self.incoming.take().filter(|machine| machine.index() == index) else {
+            // The agreement restores only what came with its message.
+            self.work.failure = Some(format!("snapshot at entry {index} is not at hand"));
+            return;
+        };
+        info!(index, zxid = %machine.zxid(), znodes = machine.tree.len(), "state of another server taken over");
+        self.checkpoints.clear();
+        self.answered = None;
+        self.service.install(machine);
+    }
+
+    fn members_changed(&mut self, entry: &crate::wal::LogEntry) {
+        let members = self.consensus.members_changed(&entry.data);
+        self.service.apply_members(entry.term, entry.index, &members);
+        self.peers.retain(|id, _| members.voters.contains(id) || members.learners.contains(id));
+        for id in members.others(self.terms.id) {
+            self.peers.entry(id).or_default();
+        }
+    }
+
+    /// Looks whether somebody else leads now.
+    fn look(&mut self) {
+        let following = (self.consensus.leader(), self.consensus.term());
+        if following != self.following {
+            let before = std::mem::replace(&mut self.following, following);
+            if before.0.is_some() {
+                self.service.lose_proposals();
+            }
+            if following.0 != before.0
+                && let Some(leader) = following.0
+            {
+                self.elections += 1;
+                info!(leader, term = following.1, is_us = leader == self.terms.id, "ensemble has a leader");
+            }
+            self.is_leader_in_reach = following.0.is_some_and(|leader| {
+                leader == self.terms.id || self.peers.get(&leader).is_some_and(|peer| peer.is_up)
+            });
+            self.service.set_leading(false);
+            self.question = None;
+            self.answered = None;
+            self.draw_patience();
+            // At once: whoever waits, waits for this.
+            self.ask();
+        }
+        // An entry of this term is applied after all of those before.
+        let leads =
+            self.consensus.is_leader() && self.service.machine.term() == self.consensus.term();
+        if leads && !self.service.is_leading() {
+            self.service.set_leading(true);
+            self.ask();
+        }
+    }
+
+    fn take_answer(&mut self, context: u64, index: u64) {
+        if let Some(question) = self.question
+            && question.context == context
+        {
+            self.question = None;
+            self.answered = Some((question, index));
+        }
+    }
+
+    fn pass_barrier(&mut self) {
+        if let Some((question, index)) = self.answered
+            && self.service.machine.index() >= index
+            && self.service.machine.has_secret()
+        {
+            self.answered = None;
+            self.contact_ms = question.asked_ms;
+            if self.is_joining {
+                info!("everything that was committed is here: this server votes from now on");
+                self.join();
+            }
+            if !self.service.is_serving() {
+                let role = if self.consensus.is_leader() { "leader" } else { "follower" };
+                info!(role, zxid = %self.service.machine.zxid(), "clients are served");
+                self.service.start_serving();
+            }
+            self.service.barrier_passed(question.barrier);
+        }
+        if self.service.wants_barrier() && self.question.is_none() && self.answered.is_none() {
+            self.ask();
+        }
+    }
+
+    /// Puts commands into the log, or sends them to where that is done.
+    fn propose(&mut self) {
+        if self.service.is_leading() && !self.service.machine.has_secret() {
+            // A second one, proposed before the first is applied, changes nothing.
+            let action = Action::Secret(self.terms.secret);
+            let (origin, session) = (Origin::default(), SessionId(0));
+            let command = Command { time_ms: self.now.wall_ms, origin, session, action };
+            let _ = self.consensus.propose(command.encode());
+        }
+        self.parked.extend(self.service.take_proposals());
+        if self.parked.is_empty() {
+            return;
+        }
+        if self.consensus.is_leader() {
+            while let Some(mut command) = self.parked.pop_front() {
+                Command::stamp(&mut command, self.now.wall_ms);
+                if self.consensus.propose(command.clone()).is_err() {
+                    // Leadership is on its way to another server.
+                    self.parked.push_front(command);
+                    return;
+                }
+            }
+        } else if let (Some(leader), term) = self.following
+            && self.is_leader_in_reach
+        {
+            let mut commands = Vec::new();
+            let mut bytes = 0;
+            for command in std::mem::take(&mut self.parked) {
+                if bytes > 0 && bytes + command.len() > FORWARD_BYTES_MAX {
+                    let commands = std::mem::take(&mut commands);
+                    self.send(leader, PeerMessage::Forward { term, commands });
+                    bytes = 0;
+                }
+                bytes += command.len();
+                commands.push(command.into());
+            }
+            self.send(leader, PeerMessage::Forward { term, commands });
+        }
+    }
+
+    /// The server with the largest id is the least patient, so that one campaigns before the
+    /// others do.
+    fn draw_patience(&mut self) {
+        let members = self.consensus.members();
+        let larger = members.voters.iter().filter(|id| **id > self.terms.id).count();
+        // Splitmix64.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        self.patience = 1 + larger * 2 + (mixed >> 60) as usize % 3;
+    }
+}
