@@ -38,6 +38,12 @@ pub struct Config {
     pub client_connections_max: usize,
     /// The largest request (`jute.maxbuffer`).
     pub frame_bytes_max: usize,
+    /// Whether znodes with a time to live may be made (`extendedTypesEnabled`).
+    pub extended_types: bool,
+    /// Whether hard limits of quotas refuse (`enforceQuota`).
+    pub enforce_quota: bool,
+    /// `super:digest` of whom no ACL stops (`DigestAuthenticationProvider.superDigest`).
+    pub super_digest: Option<String>,
     /// Four-letter words that are answered; `*` is all.
     pub words: Vec<String>,
     /// Log entries after which a snapshot is taken.
@@ -57,6 +63,11 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Known keys that are not honoured, to be told when it starts.
     pub warnings: Vec<String>,
+}
+
+/// As Java's `Boolean.parseBoolean`: what is not true is false.
+fn is_true(value: &str) -> bool {
+    value.eq_ignore_ascii_case("true")
 }
 
 /// How a key of zoo.cfg is taken.
@@ -121,7 +132,10 @@ const KEYS: &[(&str, Key)] = &[
     ("skipACL", Refused("ACLs are always checked; remove the line")),
     ("reconfigEnabled", Refused("the ensemble cannot be changed while it serves; remove the line")),
     ("dynamicConfigFile", Refused("list the servers in zoo.cfg itself")),
-    ("extendedTypesEnabled", Refused("TTL znodes are not there yet; remove the line")),
+    ("extendedTypesEnabled", Honoured),
+    ("enforceQuota", Honoured),
+    ("DigestAuthenticationProvider.superDigest", Honoured),
+    ("zookeeper.DigestAuthenticationProvider.superDigest", Honoured),
     ("localSessionsEnabled", Refused("sessions are always global; remove the line")),
     ("localSessionsUpgradingEnabled", Refused("sessions are always global; remove the line")),
     ("readonlymode.enabled", Refused("there is no read-only mode; remove the line")),
@@ -282,6 +296,9 @@ impl Default for Config {
             session_timeout_max: None,
             client_connections_max: DEFAULT_CLIENT_CONNECTIONS_MAX,
             frame_bytes_max: DEFAULT_FRAME_BYTES_MAX,
+            extended_types: false,
+            enforce_quota: false,
+            super_digest: None,
             words: vec!["srvr".to_owned()],
             snap_count: DEFAULT_SNAP_COUNT,
             snapshots_kept: DEFAULT_SNAPSHOTS_KEPT,
@@ -445,6 +462,17 @@ impl Reading<'_> {
                 if let Some(number) = self.number(line, key, value, 1024) {
                     self.config.frame_bytes_max = number as usize;
                 }
+            }
+            "extendedTypesEnabled" => self.config.extended_types = is_true(value),
+            "enforceQuota" => self.config.enforce_quota = is_true(value),
+            "DigestAuthenticationProvider.superDigest"
+            | "zookeeper.DigestAuthenticationProvider.superDigest" => {
+                if !value.starts_with("super:") {
+                    let what =
+                        format!("{key} must be super:<base64 of the SHA-1 of super:password>");
+                    self.mistake(line, what);
+                }
+                self.config.super_digest = Some(value.to_owned());
             }
             "snapCount" => {
                 if let Some(number) = self.number(line, key, value, 2) {

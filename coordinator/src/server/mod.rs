@@ -174,8 +174,8 @@ async fn serve_recovered<D: Disk>(
         session_timeout_ms_max: millis(config.session_timeout_max()),
         frame_bytes_max: config.frame_bytes_max,
         has_linearizable_reads: config.has_linearizable_reads,
-        rules: Rules::default(),
-        super_digest: None,
+        rules: Rules { extended_types: config.extended_types, enforce_quota: config.enforce_quota },
+        super_digest: config.super_digest.clone(),
         watch_bytes_max: WATCH_BYTES_MAX,
     };
     let wall = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
