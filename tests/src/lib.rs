@@ -1,7 +1,9 @@
 //! What the tests of the whole path share: the ancestors as child processes, and our own binary.
 
 pub mod boxes;
+pub mod ensemble;
 pub mod line;
+pub mod network;
 pub mod peers;
 pub mod process;
 
@@ -26,6 +28,17 @@ pub fn workspace() -> PathBuf {
         .parent()
         .expect("the tests' crate stands in the workspace")
         .into()
+}
+
+/// Where `tests/setup` puts what only tests use: `ELKFK_TEST_TOOLS`, or `~/.cache/elkfk-test-tools`.
+pub fn test_tools() -> PathBuf {
+    std::env::var_os("ELKFK_TEST_TOOLS").map_or_else(
+        || {
+            PathBuf::from(std::env::var_os("HOME").unwrap_or_default())
+                .join(".cache/elkfk-test-tools")
+        },
+        PathBuf::from,
+    )
 }
 
 /// A port that was free a moment ago, for programs that cannot bind port 0 and say what they got.

@@ -53,7 +53,8 @@ pub fn scripts() -> PathBuf {
         .map_or_else(|| workspace().join("../shared/peers"), PathBuf::from)
 }
 
-fn programs() -> PathBuf {
+/// Where `tests/setup` installs the ancestors' programs.
+pub fn programs() -> PathBuf {
     std::env::var_os("ELKFK_PEERS").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/elkfk-peers"),
         PathBuf::from,
@@ -97,7 +98,7 @@ pub fn use_their_own_heaps() {
 }
 
 /// Sets a heap for a test, unless the ancestor's own or one from the environment is wanted.
-fn small_heap(command: &mut Command, variable: &str, value: &str) {
+pub(crate) fn small_heap(command: &mut Command, variable: &str, value: &str) {
     if !HAS_OWN_HEAPS.load(Ordering::Relaxed) && std::env::var_os(variable).is_none() {
         command.env(variable, value);
     }
