@@ -8,8 +8,8 @@ use elkfk_base::mistakes::did_you_mean;
 use elkfk_base::{Mistake, Mistakes};
 use elkfk_wire::jute::DEFAULT_FRAME_BYTES_MAX;
 
-use crate::ensemble::Server;
 use crate::admin::AdminConfig;
+use crate::ensemble::Server;
 use crate::server::WORDS;
 
 /// ZooKeeper's default of `tickTime` where zoo.cfg has none.
@@ -238,10 +238,16 @@ impl Config {
         match own {
             Some(own) if own.is_observer != is_observer => {
                 let (role, listed) = match is_observer {
-                    true => ("an observer", "a participant; add :observer to its line, in every server's file"),
+                    true => (
+                        "an observer",
+                        "a participant; add :observer to its line, in every server's file",
+                    ),
                     false => ("a participant", "an observer; remove one of the two"),
                 };
-                let text = format!("peerType has this server as {role}, its line server.{} as {listed}", own.id);
+                let text = format!(
+                    "peerType has this server as {role}, its line server.{} as {listed}",
+                    own.id
+                );
                 Err(Mistakes(vec![Mistake::new(name, line, 1, text)]))
             }
             _ => Ok(()),
@@ -260,10 +266,7 @@ impl Config {
     }
 
     /// With line and value of `peerType`.
-    fn parse_with_role(
-        file: &str,
-        text: &str,
-    ) -> Result<(Self, Option<(usize, bool)>), Mistakes> {
+    fn parse_with_role(file: &str, text: &str) -> Result<(Self, Option<(usize, bool)>), Mistakes> {
         let mut reading = Reading {
             file,
             config: Self { data_dir: PathBuf::new(), ..Self::default() },
@@ -497,9 +500,7 @@ impl Reading<'_> {
             "peerType" => match value {
                 "observer" => self.peer_type = Some((line, true)),
                 "participant" => self.peer_type = Some((line, false)),
-                _ => {
-                    self.mistake(line, format!("peerType={value}: give participant or observer"))
-                }
+                _ => self.mistake(line, format!("peerType={value}: give participant or observer")),
             },
             key if AdminConfig::KEYS.contains(&key) => {
                 if let Err(why) = self.config.admin.set(key, value) {

@@ -33,7 +33,9 @@ impl Server {
             let part = parts.next().unwrap_or_default().trim();
             match part.parse::<u16>() {
                 Ok(port) if port > 0 => Ok(port),
-                _ => Err(format!("{part:?} is no {what}; give host:peerPort:electionPort, such as zoo1:2888:3888")),
+                _ => Err(format!(
+                    "{part:?} is no {what}; give host:peerPort:electionPort, such as zoo1:2888:3888"
+                )),
             }
         };
         let (peer_port, election_port) = (port("peer port")?, port("election port")?);
@@ -48,7 +50,9 @@ impl Server {
         if let Some(client) = client {
             let port = client.rsplit(':').next().unwrap_or_default();
             if port.parse::<u16>().is_err() {
-                return Err(format!("{client:?} after the semicolon is no client port; give a port, or host:port"));
+                return Err(format!(
+                    "{client:?} after the semicolon is no client port; give a port, or host:port"
+                ));
             }
         }
         let client = client.map(str::to_owned);
@@ -60,7 +64,8 @@ impl fmt::Display for Server {
     /// As `/zookeeper/config` has it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let role = if self.is_observer { "observer" } else { "participant" };
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let host =
+            if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         write!(f, "server.{}={host}:{}:{}:{role}", self.id, self.peer_port, self.election_port)?;
         match &self.client {
             Some(client) if client.contains(':') => write!(f, ";{client}"),
@@ -102,7 +107,10 @@ mod tests {
         for (text, written) in [
             ("zoo1:2888:3888", "zoo1:2888:3888:participant"),
             ("10.0.0.1:2888:3888:observer;2181", "10.0.0.1:2888:3888:observer;0.0.0.0:2181"),
-            ("[::1]:2888:3888:participant;1.2.3.4:2181", "[::1]:2888:3888:participant;1.2.3.4:2181"),
+            (
+                "[::1]:2888:3888:participant;1.2.3.4:2181",
+                "[::1]:2888:3888:participant;1.2.3.4:2181",
+            ),
         ] {
             let server = Server::parse(3, text).unwrap();
             assert_eq!(server.to_string(), format!("server.3={written}"));

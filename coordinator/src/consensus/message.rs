@@ -84,12 +84,9 @@ impl Message {
         out.put_u64(metadata.index);
         out.put_u64(metadata.term);
         let members = metadata.get_conf_state();
-        for ids in [
-            &members.voters,
-            &members.learners,
-            &members.voters_outgoing,
-            &members.learners_next,
-        ] {
+        for ids in
+            [&members.voters, &members.learners, &members.voters_outgoing, &members.learners_next]
+        {
             out.put_u32(ids.len() as u32);
             ids.iter().for_each(|id| out.put_u64(*id));
         }
@@ -216,15 +213,17 @@ mod tests {
     use super::*;
 
     fn entry() -> impl Strategy<Value = Entry> {
-        (any::<u64>(), any::<u64>(), 0..3, any::<Vec<u8>>()).prop_map(|(term, index, kind, data)| {
-            let mut entry = Entry { term, index, data: data.into(), ..Entry::default() };
-            entry.set_entry_type(match kind {
-                0 => EntryType::EntryNormal,
-                1 => EntryType::EntryConfChange,
-                _ => EntryType::EntryConfChangeV2,
-            });
-            entry
-        })
+        (any::<u64>(), any::<u64>(), 0..3, any::<Vec<u8>>()).prop_map(
+            |(term, index, kind, data)| {
+                let mut entry = Entry { term, index, data: data.into(), ..Entry::default() };
+                entry.set_entry_type(match kind {
+                    0 => EntryType::EntryNormal,
+                    1 => EntryType::EntryConfChange,
+                    _ => EntryType::EntryConfChangeV2,
+                });
+                entry
+            },
+        )
     }
 
     proptest! {

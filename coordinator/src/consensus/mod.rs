@@ -107,7 +107,8 @@ pub(crate) trait Consensus: Send + 'static {
     /// Whether one is needed that is newer than the one on offer.
     fn wants_snapshot(&mut self) -> bool;
     fn hand_over(&mut self, id: u64);
-    fn set_priority(&mut self, priority: i64);
+    /// Whether this asks for votes for a server with a smaller id and a log just like ours.
+    fn outranks(&self, message: &Message) -> bool;
     fn progress(&self) -> Vec<Progress>;
 }
 
@@ -171,8 +172,6 @@ impl RaftConsensus {
             max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
             check_quorum: true,
             pre_vote: true,
-            // Between equal logs the larger id wins, as ZooKeeper's election has it.
-            priority: start.id as i64,
             ..Config::default()
         };
         let applied_index = start.applied_index;
@@ -398,8 +397,11 @@ impl Consensus for RaftConsensus {
         self.node.transfer_leader(id);
     }
 
-    fn set_priority(&mut self, priority: i64) {
-        self.node.set_priority(priority);
+    fn outranks(&self, message: &Message) -> bool {
+        let log = &self.node.raft.raft_log;
+        message.0.get_msg_type() == MessageType::MsgRequestPreVote
+            && message.0.from < self.node.raft.id
+            && (message.0.log_term, message.0.index) == (log.last_term(), log.last_index())
     }
 
     fn progress(&self) -> Vec<Progress> {

@@ -13,8 +13,9 @@
 //! **A lost disk does not vote.** A server that starts with an empty log in an ensemble may have
 //! forgotten what it has promised. It first hears from so many others that one of them was there
 //! when it promised, and takes the newest of their terms for its own: an older leader is not
-//! followed. It votes again once a leader has told it everything that was committed. Where a
-//! majority of the servers is as empty, it is a full member at once, for that is a new ensemble.
+//! followed. It votes again once a leader has told it everything that was committed. Where all
+//! servers are as empty it is a full member at once, for that is a new ensemble; where a majority
+//! is, and nothing is heard of the rest for a while, likewise.
 
 mod peer;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use bytes::Bytes;
 use elkfk_wire::jute::SessionId;
 use tracing::{error, info, warn};
 
-pub(crate) use peer::{FRAME_OVERHEAD_BYTES, Hello, PeerMessage};
+pub(crate) use peer::{FRAME_OVERHEAD_BYTES, Hello, Lane, PeerMessage};
 
 use crate::consensus::{Consensus, Message};
 use crate::machine::{Action, Command, Machine, Origin};
@@ -68,11 +69,16 @@ pub(crate) enum LogWork {
 
 /// Batches handed to the disk and not durable yet.
 const BATCHES_IN_FLIGHT_MAX: usize = 128;
+const OBJECTIONS_MAX: u32 = 2;
+/// A server without room on its disk waits so much longer before it wants to lead.
+const SICK_TICKS: usize = 20;
 /// Commands that travel to the leader together, in bytes; one may be larger and travels alone.
 const FORWARD_BYTES_MAX: usize = 512 << 10;
 /// Contact with the leader is sought this often, and this long is an answer waited for.
 const CONTACT_INTERVAL_MS: u64 = 500;
 const ANSWER_LIMIT_MS: u64 = 300;
+/// A new ensemble begins without those of its servers that were not heard of for this long.
+const NEW_ENSEMBLE_AFTER_MS: u64 = 10_000;
 /// The leader is told of sessions this often.
 const TOUCH_INTERVAL_MS: u64 = 200;
 /// Digests of the tree are compared at every so many entries, and so many are remembered.
@@ -86,6 +92,8 @@ struct Peer {
     hello: Option<Hello>,
     /// Told in this life of ours.
     term: Option<u64>,
+    /// What came of it to the leader, that is us: of this lane, all so far.
+    taken: Lane,
 }
 
 /// A question to the leader for how far the log is committed.
@@ -108,6 +116,8 @@ pub(crate) struct Replica<C> {
     following: (Option<u64>, u64),
     /// Whether what is sent to the leader now would reach it, as far as is known.
     is_leader_in_reach: bool,
+    /// What was sent to the leader.
+    lane: Lane,
     /// Commands that wait for a leader. The clients' budgets bound them.
     parked: VecDeque<Vec<u8>>,
     batches_in_flight: VecDeque<u64>,
@@ -117,6 +127,7 @@ pub(crate) struct Replica<C> {
     next_context: u64,
     /// When the question was asked whose answer arrived last.
     contact_ms: u64,
+    started_ms: u64,
     touched_ms: u64,
     has_empty_log: bool,
     is_joining: bool,
@@ -127,6 +138,8 @@ pub(crate) struct Replica<C> {
     /// Chance, for the patience of elections.
     random: u64,
     patience: usize,
+    /// To the candidates since there was a leader.
+    objections: u32,
     work: Work,
     #[cfg(test)]
     notes: Vec<simulation::Note>,
@@ -149,12 +162,14 @@ impl<C: Consensus> Replica<C> {
             peers: members.others(terms.id).map(|id| (id, Peer::default())).collect(),
             following: (None, consensus.term()),
             is_leader_in_reach: true,
+            lane: Lane { id: boot, sent: 0 },
             parked: VecDeque::new(),
             batches_in_flight: VecDeque::new(),
             question: None,
             answered: None,
             next_context: (terms.id << 56) | ((boot & 0xffff) << 40),
             contact_ms: now.steady_ms,
+            started_ms: now.steady_ms,
             touched_ms: now.steady_ms,
             is_joining: is_joining && members.voters.len() > 1,
             has_empty_log,
@@ -163,6 +178,7 @@ impl<C: Consensus> Replica<C> {
             elections: 0,
             random: boot | 1,
             patience: 0,
+            objections: 0,
             work: Work::default(),
             #[cfg(test)]
             notes: Vec::new(),
@@ -229,6 +245,10 @@ impl<C: Consensus> Replica<C> {
         if self.following.0 == Some(id) {
             self.is_leader_in_reach = true;
         }
+        if self.following.0.is_none() {
+            // After a start there is no reason to wait: where a leader is, the others say so.
+            self.consensus.leader_is_gone();
+        }
     }
 
     /// Messages to this server may have been lost. `is_gone`: so is its process, not only the way
@@ -240,7 +260,7 @@ impl<C: Consensus> Replica<C> {
         self.consensus.unreachable(id);
         if self.following.0 == Some(id) {
             self.is_leader_in_reach = false;
-            self.service.lose_proposals();
+            self.lose_proposals();
             if is_gone {
                 info!(leader = id, "the leader is gone");
                 self.consensus.leader_is_gone();
@@ -256,8 +276,12 @@ impl<C: Consensus> Replica<C> {
         match message {
             PeerMessage::Raft(message) => {
                 // The memory of a promise may be lost with the disk it was on.
-                let is_deaf = self.is_joining
-                    && (message.is_about_votes() || !self.knows_the_term());
+                let is_deaf =
+                    self.is_joining && (message.is_about_votes() || !self.knows_the_term());
+                if self.is_better_than(&message) {
+                    self.objections += 1;
+                    return self.consensus.leader_is_gone();
+                }
                 if message.from() == from
                     && message.to() == self.terms.id
                     && message.snapshot_index().is_none()
@@ -267,14 +291,20 @@ impl<C: Consensus> Replica<C> {
                 }
             }
             PeerMessage::Hello(hello) => self.take_hello(from, hello),
-            PeerMessage::Forward { term, commands } => self.take_forwarded(from, term, commands),
-            PeerMessage::Refused { term } => {
-                if self.following == (Some(from), term) {
-                    self.service.lose_proposals();
+            PeerMessage::Forward { term, lane, commands } => {
+                self.take_forwarded(from, term, lane, commands);
+            }
+            PeerMessage::Refused { lane } => {
+                if self.lane.id == lane {
+                    self.lose_proposals();
                 }
             }
-            PeerMessage::Touch { sessions, checkpoint } => {
+            PeerMessage::Touch { sessions, checkpoint, lane } => {
                 self.service.touch(&sessions);
+                let taken = self.peers.get(&from).map(|peer| peer.taken);
+                if lane.sent > 0 && taken != Some(lane) {
+                    self.send(from, PeerMessage::Refused { lane: lane.id });
+                }
                 self.compare(from, checkpoint);
             }
             PeerMessage::Diverged { index } => {
@@ -287,10 +317,23 @@ impl<C: Consensus> Replica<C> {
         }
     }
 
+    /// Between equal logs the larger id wins, as ZooKeeper's election has it. One that objects and
+    /// then does not win must not object for ever.
+    fn is_better_than(&self, candidate: &Message) -> bool {
+        self.following.0.is_none()
+            && self.objections < OBJECTIONS_MAX
+            && !self.is_joining
+            && !self.service.is_refusing()
+            && self.consensus.outranks(candidate)
+    }
+
     fn take_hello(&mut self, from: u64, hello: Hello) {
         let ours = self.service.machine.ensemble_id();
         if ours != 0 && hello.ensemble != 0 && ours != hello.ensemble {
-            error!(server = from, "server belongs to another ensemble: it has a history of its own");
+            error!(
+                server = from,
+                "server belongs to another ensemble: it has a history of its own"
+            );
         }
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.hello = Some(hello);
@@ -301,17 +344,26 @@ impl<C: Consensus> Replica<C> {
             let newest = self.peers.values().filter_map(|peer| peer.term).max();
             self.consensus.raise_term(newest.unwrap_or(0));
         }
+        self.begin_ensemble();
+    }
+
+    /// Whether nobody can have promised anything yet.
+    fn begin_ensemble(&mut self) {
+        if !self.is_joining || !self.has_empty_log {
+            return;
+        }
         let members = self.consensus.members();
         let heard = (self.peers.iter())
             .filter(|(id, _)| members.voters.contains(id))
             .filter_map(|(_, peer)| peer.hello);
         let (empty, others): (Vec<_>, Vec<_>) = heard.partition(|hello| hello.is_empty);
-        if self.is_joining
-            && self.has_empty_log
-            && others.is_empty()
-            && empty.len() + 1 >= members.quorum()
-        {
-            info!("a new ensemble begins: a majority of its servers has an empty log");
+        let is_patient = self.now.steady_ms < self.started_ms + NEW_ENSEMBLE_AFTER_MS;
+        let needed = if is_patient { members.voters.len() } else { members.quorum() };
+        if others.is_empty() && empty.len() + 1 >= needed {
+            info!(
+                servers = empty.len() + 1,
+                "a new ensemble begins: the logs of its servers are empty"
+            );
             self.join();
         }
     }
@@ -319,9 +371,10 @@ impl<C: Consensus> Replica<C> {
     /// Whether one of those heard from must know of whatever this server has promised.
     fn knows_the_term(&self) -> bool {
         let members = self.consensus.members();
-        let heard = self.peers.iter().filter(|(id, peer)| {
-            members.voters.contains(id) && peer.term.is_some()
-        });
+        let heard = self
+            .peers
+            .iter()
+            .filter(|(id, peer)| members.voters.contains(id) && peer.term.is_some());
         heard.count() > members.voters.len() - members.quorum()
     }
 
@@ -331,17 +384,31 @@ impl<C: Consensus> Replica<C> {
         self.send_hello();
     }
 
-    fn take_forwarded(&mut self, from: u64, term: u64, commands: Vec<Bytes>) {
+    /// What was on its way to the leader may never be in the log.
+    fn lose_proposals(&mut self) {
+        self.service.lose_proposals();
+        self.lane = Lane { id: self.draw(), sent: 0 };
+    }
+
+    fn take_forwarded(&mut self, from: u64, term: u64, lane: Lane, commands: Vec<Bytes>) {
         let is_ours = self.consensus.is_leader() && self.consensus.term() == term;
+        let is_next =
+            lane.sent == 0 || self.peers.get(&from).is_some_and(|peer| peer.taken == lane);
         let time_ms = self.now.wall_ms;
         let taken = is_ours
+            && is_next
             && commands.into_iter().all(|command| {
                 let mut command = Vec::from(command);
                 Command::stamp(&mut command, time_ms);
                 self.consensus.propose(command).is_ok()
             });
-        if !taken {
-            self.send(from, PeerMessage::Refused { term });
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        match taken {
+            true => peer.taken = Lane { id: lane.id, sent: lane.sent + 1 },
+            false => {
+                peer.taken = Lane::default();
+                self.send(from, PeerMessage::Refused { lane: lane.id });
+            }
         }
     }
 
@@ -378,6 +445,7 @@ impl<C: Consensus> Replica<C> {
     pub(crate) fn tick(&mut self) {
         let patience = (!self.is_joining).then_some(self.patience);
         self.consensus.tick(patience);
+        self.begin_ensemble();
         self.service.tick();
         let now_ms = self.now.steady_ms;
         if self.question.is_some_and(|question| now_ms >= question.asked_ms + ANSWER_LIMIT_MS)
@@ -393,7 +461,8 @@ impl<C: Consensus> Replica<C> {
         }
         if self.service.is_serving()
             && !self.is_alone()
-            && now_ms > self.contact_ms + self.terms.contact_limit_ms {
+            && now_ms > self.contact_ms + self.terms.contact_limit_ms
+        {
             warn!("no contact with a leader: clients are sent away until there is");
             self.service.stop_serving();
         }
@@ -404,7 +473,8 @@ impl<C: Consensus> Replica<C> {
         if self.is_leader_in_reach {
             let sessions = self.service.take_touched();
             let checkpoint = self.checkpoints.back().copied();
-            self.send(leader, PeerMessage::Touch { sessions, checkpoint });
+            let lane = self.lane;
+            self.send(leader, PeerMessage::Touch { sessions, checkpoint, lane });
         }
     }
 
@@ -438,10 +508,9 @@ impl<C: Consensus> Replica<C> {
 
     /// The disk is full, or has room again. Without room this server must not lead.
     pub(crate) fn set_refusing(&mut self, refusing: Option<String>) {
-        let priority = if refusing.is_some() { 0 } else { self.terms.id as i64 };
         let is_new = refusing.is_some() && !self.service.is_refusing();
         self.service.set_refusing(refusing);
-        self.consensus.set_priority(priority);
+        self.draw_patience();
         if is_new {
             self.hand_over();
         }
@@ -540,14 +609,21 @@ impl<C: Consensus> Replica<C> {
         let following = (self.consensus.leader(), self.consensus.term());
         if following != self.following {
             let before = std::mem::replace(&mut self.following, following);
+            // With nobody to lead, nothing was on its way.
             if before.0.is_some() {
-                self.service.lose_proposals();
+                self.lose_proposals();
             }
             if following.0 != before.0
                 && let Some(leader) = following.0
             {
                 self.elections += 1;
-                info!(leader, term = following.1, is_us = leader == self.terms.id, "ensemble has a leader");
+                self.objections = 0;
+                info!(
+                    leader,
+                    term = following.1,
+                    is_us = leader == self.terms.id,
+                    "ensemble has a leader"
+                );
             }
             self.is_leader_in_reach = following.0.is_some_and(|leader| {
                 leader == self.terms.id || self.peers.get(&leader).is_some_and(|peer| peer.is_up)
@@ -630,14 +706,20 @@ impl<C: Consensus> Replica<C> {
             for command in std::mem::take(&mut self.parked) {
                 if bytes > 0 && bytes + command.len() > FORWARD_BYTES_MAX {
                     let commands = std::mem::take(&mut commands);
-                    self.send(leader, PeerMessage::Forward { term, commands });
+                    self.forward(leader, term, commands);
                     bytes = 0;
                 }
                 bytes += command.len();
                 commands.push(command.into());
             }
-            self.send(leader, PeerMessage::Forward { term, commands });
+            self.forward(leader, term, commands);
         }
+    }
+
+    fn forward(&mut self, leader: u64, term: u64, commands: Vec<Bytes>) {
+        let lane = self.lane;
+        self.lane.sent += 1;
+        self.send(leader, PeerMessage::Forward { term, lane, commands });
     }
 
     /// The server with the largest id is the least patient, so that one campaigns before the
@@ -645,11 +727,16 @@ impl<C: Consensus> Replica<C> {
     fn draw_patience(&mut self) {
         let members = self.consensus.members();
         let larger = members.voters.iter().filter(|id| **id > self.terms.id).count();
-        // Splitmix64.
+        let sick = if self.service.is_refusing() { SICK_TICKS } else { 0 };
+        self.patience = sick + 1 + larger * 2 + (self.draw() % 3) as usize;
+    }
+
+    /// Splitmix64.
+    fn draw(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        self.patience = 1 + larger * 2 + (mixed >> 60) as usize % 3;
+        mixed ^ (mixed >> 31)
     }
 }

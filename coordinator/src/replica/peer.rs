@@ -20,6 +20,15 @@ pub(crate) struct Hello {
     pub(crate) last_index: u64,
 }
 
+/// The commands of one server on their way to one leader, in their order and without a gap: what
+/// follows a lost one must not be taken. A new lane begins when that may have happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Lane {
+    pub(crate) id: u64,
+    /// How many messages came before.
+    pub(crate) sent: u64,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum PeerMessage {
     Raft(Message),
@@ -27,16 +36,19 @@ pub(crate) enum PeerMessage {
     /// Commands for the log, to the leader of this term.
     Forward {
         term: u64,
+        lane: Lane,
         commands: Vec<Bytes>,
     },
-    /// Some of the commands sent in this term will not be in the log.
+    /// Some of the commands sent on this lane will not be in the log, nor any after them.
     Refused {
-        term: u64,
+        lane: u64,
     },
     /// Sessions whose clients were heard of, and the digest of the tree at an entry.
     Touch {
         sessions: Vec<SessionId>,
         checkpoint: Option<(u64, u64)>,
+        /// What was sent so far: the leader says if it misses any of it.
+        lane: Lane,
     },
     /// The receiver's tree is not the leader's.
     Diverged {
@@ -75,20 +87,24 @@ impl PeerMessage {
                 out.put_u64(hello.term);
                 out.put_u64(hello.last_index);
             }
-            Self::Forward { term, commands } => {
+            Self::Forward { term, lane, commands } => {
                 out.put_u8(3);
                 out.put_u64(*term);
+                out.put_u64(lane.id);
+                out.put_u64(lane.sent);
                 for command in commands {
                     out.put_u32(command.len() as u32);
                     out.put_slice(command);
                 }
             }
-            Self::Refused { term } => {
+            Self::Refused { lane } => {
                 out.put_u8(4);
-                out.put_u64(*term);
+                out.put_u64(*lane);
             }
-            Self::Touch { sessions, checkpoint } => {
+            Self::Touch { sessions, checkpoint, lane } => {
                 out.put_u8(5);
+                out.put_u64(lane.id);
+                out.put_u64(lane.sent);
                 let (index, digest) = checkpoint.unwrap_or_default();
                 out.put_u64(index);
                 out.put_u64(digest);
@@ -114,7 +130,7 @@ impl PeerMessage {
                 last_index: number(rest)?,
             }),
             3 => {
-                let term = number(rest)?;
+                let (term, lane) = (number(rest)?, lane(rest)?);
                 let mut commands = Vec::new();
                 while rest.has_remaining() {
                     let length = rest.try_get_u32().map_err(|_| PeerError::Truncated)? as usize;
@@ -123,16 +139,18 @@ impl PeerMessage {
                     }
                     commands.push(rest.split_to(length));
                 }
-                Self::Forward { term, commands }
+                Self::Forward { term, lane, commands }
             }
-            4 => Self::Refused { term: number(rest)? },
+            4 => Self::Refused { lane: number(rest)? },
             5 => {
+                let lane = lane(rest)?;
                 let (index, digest) = (number(rest)?, number(rest)?);
                 let mut sessions = Vec::with_capacity(rest.len() / 8);
                 while rest.has_remaining() {
                     sessions.push(SessionId(number(rest)? as i64));
                 }
-                Self::Touch { sessions, checkpoint: (index > 0).then_some((index, digest)) }
+                let checkpoint = (index > 0).then_some((index, digest));
+                Self::Touch { sessions, checkpoint, lane }
             }
             6 => Self::Diverged { index: number(rest)? },
             other => return Err(PeerError::Kind(other)),
@@ -148,6 +166,10 @@ fn number(bytes: &mut Bytes) -> Result<u64, PeerError> {
     bytes.try_get_u64().map_err(|_| PeerError::Truncated)
 }
 
+fn lane(bytes: &mut Bytes) -> Result<Lane, PeerError> {
+    Ok(Lane { id: number(bytes)?, sent: number(bytes)? })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -160,17 +182,16 @@ mod tests {
                 let [ensemble, term, last_index] = numbers;
                 PeerMessage::Hello(Hello { is_empty, is_joining, ensemble, term, last_index })
             }),
-            (any::<u64>(), any::<Vec<Vec<u8>>>()).prop_map(|(term, commands)| {
+            (any::<[u64; 3]>(), any::<Vec<Vec<u8>>>()).prop_map(|([term, id, sent], commands)| {
                 let commands = commands.into_iter().map(Bytes::from).collect();
-                PeerMessage::Forward { term, commands }
+                PeerMessage::Forward { term, lane: Lane { id, sent }, commands }
             }),
-            any::<u64>().prop_map(|term| PeerMessage::Refused { term }),
-            (any::<Vec<i64>>(), proptest::option::of((1u64.., any::<u64>()))).prop_map(
-                |(sessions, checkpoint)| {
+            any::<u64>().prop_map(|lane| PeerMessage::Refused { lane }),
+            (any::<Vec<i64>>(), proptest::option::of((1u64.., any::<u64>())), any::<[u64; 2]>())
+                .prop_map(|(sessions, checkpoint, [id, sent])| {
                     let sessions = sessions.into_iter().map(SessionId).collect();
-                    PeerMessage::Touch { sessions, checkpoint }
-                }
-            ),
+                    PeerMessage::Touch { sessions, checkpoint, lane: Lane { id, sent } }
+                }),
             any::<u64>().prop_map(|index| PeerMessage::Diverged { index }),
         ]
     }

@@ -29,9 +29,9 @@ pub(crate) use words::{
 
 use crate::admin::{self, AdminError};
 use crate::config::Config;
-use crate::machine::Rules;
 use crate::consensus::Consensus;
 use crate::ensemble;
+use crate::machine::Rules;
 use crate::recovery::{Recovered, RecoveryError, mark_repairing, recover};
 use crate::replica::{Replica, Terms};
 use crate::service::{Now, Service, Settings, WATCH_BYTES_MAX};

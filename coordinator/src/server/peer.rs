@@ -251,8 +251,19 @@ impl Peers {
                     let is_refused = error.kind() == io::ErrorKind::PermissionDenied;
                     if text != told {
                         match is_refused {
-                            true => error!(server = server.id, host = server.host, port = server.peer_port, "{text}"),
-                            false => warn!(server = server.id, host = server.host, port = server.peer_port, error = text, "server cannot be reached, trying on"),
+                            true => error!(
+                                server = server.id,
+                                host = server.host,
+                                port = server.peer_port,
+                                "{text}"
+                            ),
+                            false => warn!(
+                                server = server.id,
+                                host = server.host,
+                                port = server.peer_port,
+                                error = text,
+                                "server cannot be reached, trying on"
+                            ),
                         }
                         told = text;
                     }

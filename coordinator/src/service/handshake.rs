@@ -44,6 +44,7 @@ impl Service {
             pending: VecDeque::new(),
             refused: 0,
             reads: 0,
+            late_reads: 0,
             held: VecDeque::new(),
             handshake: Handshake { has_read_only: request.read_only.is_some() },
             out: Vec::new(),
@@ -95,14 +96,13 @@ impl Service {
         let is_closing = self.heard.get(&session).is_some_and(|heard| heard.is_closing);
         let is_right =
             self.machine.password(session).is_some_and(|right| is_equal(&right, password));
-        if !is_right || is_closing {
-            let why = if is_right { "it is ending" } else { "its password is wrong" };
+        if !is_right {
             let peer = self.connections.get(&id).map(|connection| connection.peer);
-            info!(%session, ?peer, why, "session is not resumed");
+            info!(%session, ?peer, "session is not resumed: its password is wrong");
             return self.refuse_session(id);
         }
         match known {
-            Some(known) if known.server == self.settings.server => {
+            Some(known) if known.server == self.settings.server && !is_closing => {
                 self.attach(id, session, known.timeout_ms);
             }
             // Its beginning, or its end, may not have come here yet: the log knows.
@@ -140,7 +140,7 @@ impl Service {
                 self.attach(id, session, known.timeout_ms);
             }
             (Some(id), _) => {
-                info!(%session, why = "it is over", "session is not resumed");
+                info!(%session, "session is not resumed: it is over");
                 self.refuse_session(id);
             }
             // It has gone to another server: what it left here is of no use to anyone.

@@ -102,8 +102,9 @@ struct Connection {
     /// How many of `pending` are refused. While there are, so is every write after them: one that
     /// went into the log could be applied before its turn to be answered has come.
     refused: usize,
-    /// How many of `pending` are reads.
+    /// How many of `pending` are reads, and how many of those wait for a barrier.
     reads: usize,
+    late_reads: usize,
     /// Frames that nobody has looked at yet: the handshake is not answered, or there is no room for
     /// their answers. What may be unanswered in all bounds them.
     held: VecDeque<Bytes>,
@@ -130,7 +131,12 @@ impl Connection {
     }
 
     fn takes_frames(&self) -> bool {
-        self.session != SessionId(0) && !self.is_full() && self.reads < READS_WAITING_MAX
+        // Behind a read that waits for a barrier nothing is looked at: a write after it could be
+        // applied before it is answered, and show in it.
+        self.session != SessionId(0)
+            && !self.is_full()
+            && self.reads < READS_WAITING_MAX
+            && self.late_reads == 0
     }
 }
 
@@ -155,6 +161,12 @@ enum PendingKind {
         /// This barrier must have passed; 0 always has.
         barrier: u64,
     },
+}
+
+impl PendingKind {
+    fn is_late_read(&self) -> bool {
+        matches!(self, Self::Read { barrier: 1.., .. })
+    }
 }
 
 /// Reads that wait until this server is known to have everything acknowledged before them.
@@ -402,7 +414,7 @@ impl Service {
             let pending: usize = connection.pending.drain(..).map(|pending| pending.bytes).sum();
             let held: usize = connection.held.drain(..).map(|frames| frames.len()).sum();
             connection.released_bytes += pending + held;
-            (connection.refused, connection.reads) = (0, 0);
+            (connection.refused, connection.reads, connection.late_reads) = (0, 0, 0);
             let session = connection.session;
             if self.attached.get(&session) == Some(&id) {
                 self.attached.remove(&session);
@@ -531,6 +543,7 @@ impl Service {
             let RequestHeader { xid, op } = header;
             connection.refused += usize::from(matches!(kind, PendingKind::Refused { .. }));
             connection.reads += usize::from(matches!(kind, PendingKind::Read { .. }));
+            connection.late_reads += usize::from(kind.is_late_read());
             connection.pending.push_back(Pending { xid, op, bytes, since_ms, kind });
             self.report.outstanding += 1;
         }
@@ -622,6 +635,7 @@ impl Service {
             let Some(pending) = connection.pending.pop_front() else { return };
             connection.refused -= usize::from(matches!(pending.kind, PendingKind::Refused { .. }));
             connection.reads -= usize::from(matches!(pending.kind, PendingKind::Read { .. }));
+            connection.late_reads -= usize::from(pending.kind.is_late_read());
             match &pending.kind {
                 PendingKind::Read { body, .. } => self.read(id, pending.xid, pending.op, body),
                 // The code that has every client look again before it goes on.

@@ -34,7 +34,9 @@ enum Sent {
     CreateCounter,
     ReadCounter,
     /// Adds one where the version is still this; what was won before it was asked.
-    Count { won: i32 },
+    Count {
+        won: i32,
+    },
 }
 
 #[derive(Default)]
@@ -114,7 +116,10 @@ impl World {
                     vec![(Sent::Count { won }, set)]
                 }
                 None if choice == 6 => {
-                    vec![(Sent::CreateCounter, create(COUNTER.to_owned(), create_flags::PERSISTENT))]
+                    vec![(
+                        Sent::CreateCounter,
+                        create(COUNTER.to_owned(), create_flags::PERSISTENT),
+                    )]
                 }
                 None => {
                     let path = COUNTER.into();
@@ -254,9 +259,10 @@ impl World {
                 header.zxid
             );
         }
-        let is_lost = [ErrorCode::ConnectionLoss, ErrorCode::SessionMoved, ErrorCode::SessionExpired]
-            .into_iter()
-            .any(|code| header.error == code.code());
+        let is_lost =
+            [ErrorCode::ConnectionLoss, ErrorCode::SessionMoved, ErrorCode::SessionExpired]
+                .into_iter()
+                .any(|code| header.error == code.code());
         if is_lost {
             return;
         }
@@ -274,7 +280,9 @@ impl World {
                 if let Sent::GetOther(_) = sent
                     && header.error == ErrorCode::NoNode.code()
                 {
-                    assert!(!self.clients[(at + 1) % CLIENTS].is_created || sent == Sent::GetOther(0));
+                    assert!(
+                        !self.clients[(at + 1) % CLIENTS].is_created || sent == Sent::GetOther(0)
+                    );
                     return;
                 }
                 assert_eq!(header.error, 0);
@@ -288,7 +296,10 @@ impl World {
                     Sent::GetOther(least) => (least, self.clients[(at + 1) % CLIENTS].sent),
                     _ => (client.acknowledged, client.sent),
                 };
-                assert!((least..=most).contains(&value), "client {at} reads {value}, not {least} to {most}");
+                assert!(
+                    (least..=most).contains(&value),
+                    "client {at} reads {value}, not {least} to {most}"
+                );
             }
             Sent::Watch => client.watch = Some(header.zxid.0),
             Sent::ReadCounter => {
@@ -303,7 +314,8 @@ impl World {
                     return;
                 }
                 assert_eq!(header.error, 0);
-                let Ok(Response::Stat(stat)) = Response::decode(OpCode::SetData, &mut reader) else {
+                let Ok(Response::Stat(stat)) = Response::decode(OpCode::SetData, &mut reader)
+                else {
                     panic!("no stat")
                 };
                 assert!(self.wins.insert(stat.version), "version {} is won twice", stat.version);
@@ -351,7 +363,11 @@ impl World {
         let newest = self.checks.newest();
         for id in self.ids() {
             let server = self.server(id).expect("all were started");
-            assert!(server.replica.service.is_serving(), "server {id} serves: {:?}", server.replica.standing());
+            assert!(
+                server.replica.service.is_serving(),
+                "server {id} serves: {:?}",
+                server.replica.standing()
+            );
             assert!(!server.replica.is_joining(), "server {id} is a member");
             assert_eq!(server.replica.service.machine.index(), newest, "server {id} has it all");
         }

@@ -391,7 +391,8 @@ impl World {
 
     fn fault(&mut self) {
         let id = self.any_server();
-        let is_majority_up = self.ids().filter(|id| self.is_awake(*id)).count() * 2 > self.servers.len();
+        let is_majority_up =
+            self.ids().filter(|id| self.is_awake(*id)).count() * 2 > self.servers.len();
         match self.random.random_range(0..20) {
             0..3 if self.faults.crashes => self.crash(id),
             3..7 => {
@@ -481,7 +482,8 @@ impl World {
     fn wipe(&mut self, id: u64) {
         let is_whole = |other: &u64| {
             let server = self.servers[*other as usize - 1].as_ref();
-            server.is_some_and(|server| !server.replica.is_joining())
+            server
+                .is_some_and(|server| !server.replica.is_joining() && !server.replica.has_empty_log)
         };
         if !self.ids().all(|other| other == id || is_whole(&other)) {
             return;
