@@ -56,6 +56,10 @@ pub struct Config {
     pub servers: Vec<Server>,
     /// Reads see everything acknowledged anywhere before them (`linearizableReads`).
     pub has_linearizable_reads: bool,
+    /// Ticks; told to who asks, as nothing here waits by them: a server that falls silent is noticed
+    /// within a second, and one that is behind catches up in its own time.
+    pub init_limit: u32,
+    pub sync_limit: u32,
     /// The peer port is opened on every address, not on that of its server.N alone
     /// (`quorumListenOnAllIPs`).
     pub listens_on_all: bool,
@@ -308,6 +312,8 @@ impl Default for Config {
             server_id: None,
             servers: Vec::new(),
             has_linearizable_reads: false,
+            init_limit: 0,
+            sync_limit: 0,
             listens_on_all: false,
             admin: AdminConfig::default(),
             warnings: Vec::new(),
@@ -489,9 +495,13 @@ impl Reading<'_> {
                 }
             }
             "4lw.commands.whitelist" => self.words(line, value),
-            // Only that they are numbers: nothing here waits by them.
             "initLimit" | "syncLimit" => {
-                self.number(line, key, value, 1);
+                if let Some(number) = self.number(line, key, value, 1) {
+                    match key {
+                        "initLimit" => self.config.init_limit = number as u32,
+                        _ => self.config.sync_limit = number as u32,
+                    }
+                }
             }
             "linearizableReads" => {
                 self.config.has_linearizable_reads = self.flag(line, key, value);

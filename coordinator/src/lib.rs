@@ -23,8 +23,8 @@ mod wal;
 
 pub use admin::{AdminConfig, AdminError};
 pub use config::Config;
-pub use ensemble::Server;
 pub use elkfk_wire::jute::Zxid;
+pub use ensemble::Server;
 pub use import::{ImportConfig, ImportError, Imported, import};
 pub use server::{PlaceError, Running, StartError, start};
 pub use snapshots::SnapshotError;

@@ -34,6 +34,8 @@ metrics! {
         "elkfk_coordinator_logged_bytes_total", "Bytes of commands made durable");
     IntCounter LOG_TORN_BYTES = register_int_counter(
         "elkfk_coordinator_log_torn_bytes_total", "Bytes of torn batches cut off the log at a start");
+    IntCounter ELECTIONS = register_int_counter(
+        "elkfk_coordinator_elections_total", "Times that the ensemble had a new leader, as seen here");
     IntCounter REFUSED_CONNECTIONS = register_int_counter(
         "elkfk_coordinator_refused_connections_total", "Connections closed before a session");
 }

@@ -16,8 +16,8 @@ use sha2::Sha256;
 
 pub(crate) use command::{Action, Command, Origin, Rules};
 
-use crate::wal::LogEntry;
 use crate::tree::{Change, Identity, SharedAcl, Tree};
+use crate::wal::LogEntry;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Session {
@@ -108,7 +108,10 @@ impl Machine {
         let Some(secret) = &self.secret else { return 0 };
         let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("any key will do");
         mac.update(b"ensemble");
-        mac.finalize().into_bytes().first_chunk().map_or(1, |bytes| u64::from_be_bytes(*bytes).max(1))
+        mac.finalize()
+            .into_bytes()
+            .first_chunk()
+            .map_or(1, |bytes| u64::from_be_bytes(*bytes).max(1))
     }
 
     pub(crate) fn session(&self, session: SessionId) -> Option<Session> {

@@ -31,7 +31,9 @@ pub(crate) use peer::{FRAME_OVERHEAD_BYTES, Hello, Lane, PeerMessage};
 
 use crate::consensus::{Consensus, Message};
 use crate::machine::{Action, Command, Machine, Origin};
-use crate::service::{Now, Service};
+use crate::metrics::ELECTIONS;
+use crate::server::Leading;
+use crate::service::{Now, Service, Sizes};
 use crate::wal::Batch;
 
 /// What of the configuration concerns the part in the ensemble.
@@ -134,7 +136,7 @@ pub(crate) struct Replica<C> {
     /// Received, and to take the place of the state when the agreement says so.
     incoming: Option<Machine>,
     checkpoints: VecDeque<(u64, u64)>,
-    elections: u64,
+    proposals: Sizes,
     /// Chance, for the patience of elections.
     random: u64,
     patience: usize,
@@ -175,7 +177,7 @@ impl<C: Consensus> Replica<C> {
             has_empty_log,
             incoming: None,
             checkpoints: VecDeque::new(),
-            elections: 0,
+            proposals: Sizes::default(),
             random: boot | 1,
             patience: 0,
             objections: 0,
@@ -196,17 +198,30 @@ impl<C: Consensus> Replica<C> {
         self.service.set_now(now);
     }
 
+    #[cfg(test)]
     pub(crate) fn is_joining(&self) -> bool {
         self.is_joining
     }
 
+    /// The leader, while clients are served.
     pub(crate) fn leader(&self) -> Option<u64> {
-        self.following.0
+        self.following.0.filter(|_| self.service.is_serving())
     }
 
-    /// How often the leader has changed in this life.
-    pub(crate) fn elections(&self) -> u64 {
-        self.elections
+    /// What a leader knows of those that follow it.
+    pub(crate) fn leading(&self) -> Leading {
+        let is_up = |id: &u64| self.peers.get(id).is_some_and(|peer| peer.is_up);
+        let (members, last) = (self.consensus.members(), self.consensus.last_index());
+        let others = self.consensus.progress();
+        let synced = others.iter().filter(|other| {
+            is_up(&other.id) && members.voters.contains(&other.id) && other.matched == last
+        });
+        Leading {
+            followers: self.peers.keys().filter(|id| is_up(id)).count(),
+            synced_followers: synced.count(),
+            pending_syncs: usize::from(self.question.is_some()),
+            proposals: self.proposals,
+        }
     }
 
     fn is_alone(&self) -> bool {
@@ -400,6 +415,7 @@ impl<C: Consensus> Replica<C> {
             && commands.into_iter().all(|command| {
                 let mut command = Vec::from(command);
                 Command::stamp(&mut command, time_ms);
+                self.proposals.add(command.len());
                 self.consensus.propose(command).is_ok()
             });
         let Some(peer) = self.peers.get_mut(&from) else { return };
@@ -616,7 +632,7 @@ impl<C: Consensus> Replica<C> {
             if following.0 != before.0
                 && let Some(leader) = following.0
             {
-                self.elections += 1;
+                ELECTIONS.inc();
                 self.objections = 0;
                 info!(
                     leader,
@@ -692,6 +708,7 @@ impl<C: Consensus> Replica<C> {
         if self.consensus.is_leader() {
             while let Some(mut command) = self.parked.pop_front() {
                 Command::stamp(&mut command, self.now.wall_ms);
+                self.proposals.add(command.len());
                 if self.consensus.propose(command.clone()).is_err() {
                     // Leadership is on its way to another server.
                     self.parked.push_front(command);

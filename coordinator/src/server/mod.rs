@@ -24,7 +24,8 @@ use tracing::{error, info, warn};
 pub(crate) use link::Shared;
 pub use place::PlaceError;
 pub(crate) use words::{
-    Asked, Member, Membership, Role, Surroundings, WORDS, directory_bytes, environment, measures,
+    Asked, Leading, Member, Membership, Role, Surroundings, WORDS, directory_bytes, environment,
+    measures,
 };
 
 use crate::admin::{self, AdminError};

@@ -236,17 +236,52 @@ impl<C: Consensus> Node<C> {
                 }
             }
             Input::Word { word, peer, connections, answer } => {
+                let membership = self.membership();
                 let around = words::Surroundings {
                     config: &self.config,
                     port: self.port,
                     peer,
                     connections,
-                    role: words::Role::Standalone,
-                    membership: None,
+                    role: self.role(),
+                    membership: membership.as_ref(),
                 };
                 let _ = answer.send(words::answer(&word, &mut self.replica.service, &around));
             }
         }
+    }
+
+    /// What this server is in its ensemble.
+    fn role(&self) -> words::Role {
+        let own = self.config.own_server();
+        match (own, self.replica.leader()) {
+            (None, _) => words::Role::Standalone,
+            (Some(own), Some(leader)) if leader == own.id => {
+                words::Role::Leader(self.replica.leading())
+            }
+            (_, None) => words::Role::Looking,
+            (Some(own), _) if own.is_observer => words::Role::Observer,
+            _ => words::Role::Follower,
+        }
+    }
+
+    fn membership(&self) -> Option<words::Membership> {
+        let own = self.config.own_server()?;
+        let members = self.config.servers.iter().map(|server| words::Member {
+            id: server.id,
+            quorum: format!("{}:{}", server.host, server.peer_port),
+            election_port: server.election_port,
+            client: server.client.clone(),
+            is_observer: server.is_observer,
+        });
+        Some(words::Membership {
+            init_limit: self.config.init_limit,
+            sync_limit: self.config.sync_limit,
+            election_port: own.election_port,
+            quorum_port: own.peer_port,
+            is_observer: own.is_observer,
+            members: members.collect(),
+            leader: self.replica.leader(),
+        })
     }
 
     fn tell_unsent(&mut self, connection: ConnectionId) {

@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::consensus::Message;
@@ -92,6 +93,8 @@ pub(super) struct Peers {
     message_bytes_max: usize,
     snapshots: PathBuf,
     callers: Mutex<HashMap<u64, Caller>>,
+    /// One connection of a server at a time hands on what it says.
+    turns: HashMap<u64, tokio::sync::Mutex<()>>,
     /// One snapshot at a time.
     receiving: Mutex<()>,
     tasks: Tasks,
@@ -103,6 +106,9 @@ struct Caller {
     boot: u64,
     from: SocketAddr,
     heard: Instant,
+    /// Told when another connection of this server takes over: what is left on this one would
+    /// come after what is newer.
+    over: CancellationToken,
 }
 
 /// What waits to be sent to one server.
@@ -180,6 +186,7 @@ impl Peers {
             message_bytes_max: message_bytes_max + FRAME_OVERHEAD_BYTES,
             snapshots,
             callers: Mutex::default(),
+            turns: servers.iter().map(|server| (server.id, Default::default())).collect(),
             receiving: Mutex::default(),
             tasks,
         })
@@ -425,11 +432,20 @@ impl Peers {
         boot: u64,
         from: SocketAddr,
     ) -> io::Result<()> {
+        let over = CancellationToken::new();
+        let caller = Caller { boot, from, heard: Instant::now(), over: over.clone() };
+        let before = self.callers.lock().expect("no panic while held").insert(id, caller);
+        if let Some(before) = before {
+            before.over.cancel();
+        }
+        // Whoever was about to hand on a message of the connection before has done so, or never will.
+        let turn = self.turns.get(&id).ok_or(io::ErrorKind::NotFound)?.lock().await;
         let hear = || {
             let mut callers = self.callers.lock().expect("no panic while held");
-            callers.insert(id, Caller { boot, from, heard: Instant::now() });
+            if let Some(caller) = callers.get_mut(&id).filter(|_| !over.is_cancelled()) {
+                caller.heard = Instant::now();
+            }
         };
-        hear();
         let mut input = BytesMut::with_capacity(64 << 10);
         let result = loop {
             let frame = match next_frame(&mut input, self.message_bytes_max) {
@@ -446,7 +462,12 @@ impl Peers {
                 Some(frame) => match PeerMessage::decode(frame) {
                     Ok(message) => {
                         let input = PeerInput::Message { from: id, message };
-                        if self.inputs.send(input).await.is_err() {
+                        let sent = tokio::select! {
+                            biased;
+                            () = over.cancelled() => break Ok(()),
+                            sent = self.inputs.send(input) => sent,
+                        };
+                        if sent.is_err() {
                             break Ok(());
                         }
                     }
@@ -455,16 +476,23 @@ impl Peers {
                         break Ok(());
                     }
                 },
-                None => match timeout(SILENCE_LIMIT, stream.read_buf(&mut input)).await {
-                    Ok(Ok(0)) => break Ok(()),
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => break Err(error),
-                    Err(_) => break Err(io::ErrorKind::TimedOut.into()),
-                },
+                None => {
+                    let read = tokio::select! {
+                        () = over.cancelled() => break Ok(()),
+                        read = timeout(SILENCE_LIMIT, stream.read_buf(&mut input)) => read,
+                    };
+                    match read {
+                        Ok(Ok(0)) => break Ok(()),
+                        Ok(Ok(_)) => {}
+                        Ok(Err(error)) => break Err(error),
+                        Err(_) => break Err(io::ErrorKind::TimedOut.into()),
+                    }
+                }
             }
         };
+        drop(turn);
         let mut callers = self.callers.lock().expect("no panic while held");
-        if callers.get(&id).is_some_and(|caller| caller.boot == boot) {
+        if !over.is_cancelled() {
             callers.remove(&id);
         }
         result

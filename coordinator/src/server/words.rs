@@ -80,7 +80,6 @@ pub(super) fn is_partial(input: &[u8]) -> bool {
 
 /// What this server is in its ensemble.
 #[derive(Debug, Clone, Default)]
-#[allow(dead_code, reason = "a server alone is standalone; the ensemble fills in the others")]
 pub(crate) enum Role {
     #[default]
     Standalone,

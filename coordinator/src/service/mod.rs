@@ -294,6 +294,26 @@ impl Service {
         self.is_serving
     }
 
+    #[cfg(test)]
+    pub(crate) fn standing(&self) -> String {
+        let connections = self.connections.iter().map(|(id, connection)| {
+            format!(
+                "{id}: {} pending {:?}, held {}, unsent {}, late {}",
+                connection.session,
+                connection.pending,
+                connection.held.len(),
+                connection.unsent_bytes,
+                connection.late_reads
+            )
+        });
+        format!(
+            "barriers {:?}, refusing {}, {:?}",
+            self.barriers,
+            self.is_refusing(),
+            connections.collect::<Vec<_>>()
+        )
+    }
+
     pub(crate) fn is_leading(&self) -> bool {
         self.is_leading
     }
@@ -626,7 +646,11 @@ impl Service {
                     }
                     has_passed
                 }
-                Some(PendingKind::Refused { due_ms }) => *due_ms <= self.now.steady_ms,
+                // Once writes are taken again nothing speaks for a delay, and a client that always
+                // has something under way would be refused for ever.
+                Some(PendingKind::Refused { due_ms }) => {
+                    self.refusing.is_none() || *due_ms <= self.now.steady_ms
+                }
                 Some(PendingKind::Proposed) | None => false,
             };
             if !is_ready {

@@ -356,8 +356,19 @@ impl World {
             }
         }
         for (at, client) in self.clients.iter().enumerate() {
-            assert!(client.is_live, "client {at} has no session");
-            assert!(client.is_created, "client {at} has written nothing");
+            let standing = || {
+                let servers = self.servers.iter().flatten();
+                servers.map(|server| server.replica.standing()).collect::<Vec<_>>().join("\n")
+            };
+            assert!(client.is_live, "client {at} has no session\n{}", standing());
+            assert!(
+                client.is_created,
+                "client {at} on {} at {:?} has written nothing, waits for {:?}\n{}",
+                client.server,
+                client.connection,
+                client.outstanding,
+                standing()
+            );
         }
         self.settle();
         let newest = self.checks.newest();

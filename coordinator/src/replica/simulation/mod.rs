@@ -506,7 +506,7 @@ impl Replica<RaftConsensus> {
     /// For the message of an assertion.
     fn standing(&self) -> String {
         format!(
-            "following {:?}, leads {}, joining {}, empty {}, question {:?}, answered {:?}, in flight {:?}, index {}, parked {}, peers {:?}, progress {:?}",
+            "following {:?}, leads {}, joining {}, empty {}, question {:?}, answered {:?}, in flight {:?}, index {}, parked {}, peers {:?}, progress {:?}, {}",
             self.following,
             self.consensus.is_leader(),
             self.is_joining,
@@ -517,7 +517,8 @@ impl Replica<RaftConsensus> {
             self.service.machine.index(),
             self.parked.len(),
             self.peers,
-            self.consensus.progress()
+            self.consensus.progress(),
+            self.service.standing()
         )
     }
 }
