@@ -301,11 +301,10 @@ fn comparable(text: &str) -> Vec<String> {
         if let Some(word) = line.strip_prefix("=== ") {
             section = word;
         }
-        // The table of sessions is worded otherwise, and quotas are not counted. Events are printed
+        // The table of sessions is worded otherwise. Events are printed
         // whenever they come, even in the middle of a line. Which child deleteall meets first is
         // the order of children, which ZooKeeper leaves open.
         let is_left_out = section == "dump"
-            || line.starts_with("Output stat for")
             || line.starts_with("Authentication is not valid : /a/s-")
             || line.starts_with("WATCHER::")
             || line.starts_with("WatchedEvent state:SyncConnected");

@@ -255,7 +255,8 @@ fn a_time_to_live_is_over_when_nothing_was_set_for_that_long() {
     }
     assert_eq!(bench.create("/t", ttl), Err(ErrorCode::BadArguments));
     bench.request(&create_ttl("/t", ttl, 10)).unwrap();
-    assert_eq!(bench.stat("/t").ephemeral_owner, SessionId(-0x00ff_ffff_ffff_fff6));
+    let owner = bench.machine.tree.get("/t").unwrap().owner;
+    assert_eq!((owner.0 as u64, bench.stat("/t").ephemeral_owner.0), (0xff00_0000_0000_000a, 0));
     let sequential = create_flags::PERSISTENT_SEQUENTIAL_WITH_TTL;
     bench.request(&create_ttl("/s", sequential, (1 << 40) - 1)).unwrap();
     // Benches create at 5.

@@ -124,6 +124,8 @@ fn write_one(
             match_version(tree.node(id).version, *version)?;
             Ok(Response::Empty)
         }
+        // Refused whatever it says, as ZooKeeper does unless reconfigEnabled.
+        Request::Reconfig { .. } => Err(ErrorCode::ReconfigDisabled),
         _ => Err(ErrorCode::Unimplemented),
     }
 }

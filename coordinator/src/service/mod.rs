@@ -531,6 +531,7 @@ impl Service {
                 | OpCode::SetAcl
                 | OpCode::Check
                 | OpCode::Multi
+                | OpCode::Reconfig
                 | OpCode::CloseSession,
             ) => self.write(id, header, &body, bytes),
             _ => {
@@ -694,7 +695,8 @@ impl Service {
         op: i32,
         answer: Result<&Response<'_>, ErrorCode>,
     ) {
-        let zxid = self.machine.zxid();
+        // Authentication is of the connection, not of a moment of the tree.
+        let zxid = if xid == xid::AUTH { Zxid(0) } else { self.machine.zxid() };
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let before = connection.out.len();
         put_reply(&mut connection.out, xid, zxid, answer);

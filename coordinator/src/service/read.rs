@@ -17,8 +17,6 @@ impl Service {
     pub(super) fn read(&mut self, id: ConnectionId, xid: i32, op: i32, body: &[u8]) {
         let request = match OpCode::from_code(op) {
             None => Err(ErrorCode::Unimplemented),
-            // Refused whatever it says, as ZooKeeper does unless reconfigEnabled.
-            Some(OpCode::Reconfig) => Err(ErrorCode::ReconfigDisabled),
             Some(op) => {
                 Request::decode(op, &mut Reader::new(body)).map_err(|_| ErrorCode::MarshallingError)
             }
@@ -274,11 +272,12 @@ impl<'t> Asker<'t> {
                 Response::Strings(paths.map(Cow::Owned).collect())
             }
             Request::WhoAmI => Response::Identities(self.identities.iter().map(user).collect()),
-            // Each by itself: one that fails tells nothing of the others.
+            // Each by itself: one that fails tells nothing of the others. None sets a watch, whatever
+            // it says, as ZooKeeper has it.
             Request::MultiRead(requests) => {
                 let mut results = Vec::with_capacity(requests.len());
                 for request in requests {
-                    results.push(match self.answer(request, watched) {
+                    results.push(match self.answer(request, &mut Vec::new()) {
                         Ok(Some(response)) => OpResult::Ok(request.op(), response),
                         Ok(None) => OpResult::Error(ErrorCode::Unimplemented.code()),
                         Err(code) => OpResult::Error(code.code()),
@@ -286,7 +285,7 @@ impl<'t> Asker<'t> {
                 }
                 Response::Multi(results)
             }
-            // With one server everything acknowledged is applied here.
+            // Whatever it is to wait for, it has waited for by now.
             Request::Sync { path } => Response::Path(Cow::Owned(path.clone().into_owned())),
             // As a server without SASL answers, before it hears no more of it.
             Request::Sasl { .. } => Response::Token(None),

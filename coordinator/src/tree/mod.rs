@@ -88,7 +88,8 @@ impl Node {
             // Only creations are stored; ZooKeeper's DataNode.copyStat works out the deletions so.
             cversion: self.creations.wrapping_mul(2).wrapping_sub(num_children),
             aversion: self.aversion,
-            ephemeral_owner: self.owner,
+            // Only a session is told: what else the owner says is the ensemble's own affair.
+            ephemeral_owner: if self.is_ephemeral() { self.owner } else { SessionId(0) },
             data_length: self.data.as_ref().map_or(0, |data| data.len() as i32),
             num_children,
             pzxid: self.pzxid,
