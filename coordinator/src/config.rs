@@ -42,6 +42,8 @@ pub struct Config {
     pub extended_types: bool,
     /// Whether hard limits of quotas refuse (`enforceQuota`).
     pub enforce_quota: bool,
+    /// Whether clients may change the ensemble (`reconfigEnabled`).
+    pub reconfig: bool,
     /// `super:digest` of whom no ACL stops (`DigestAuthenticationProvider.superDigest`).
     pub super_digest: Option<String>,
     /// Four-letter words that are answered; `*` is all.
@@ -134,7 +136,7 @@ const KEYS: &[(&str, Key)] = &[
     ("snapshot.trust.empty", Ignored("a missing snapshot is told from an empty one")),
     ("forceSync", Refused("nothing is acknowledged before it is durable; remove the line")),
     ("skipACL", Refused("ACLs are always checked; remove the line")),
-    ("reconfigEnabled", Refused("the ensemble cannot be changed while it serves; remove the line")),
+    ("reconfigEnabled", Honoured),
     ("dynamicConfigFile", Refused("list the servers in zoo.cfg itself")),
     ("extendedTypesEnabled", Honoured),
     ("enforceQuota", Honoured),
@@ -305,6 +307,7 @@ impl Default for Config {
             frame_bytes_max: DEFAULT_FRAME_BYTES_MAX,
             extended_types: false,
             enforce_quota: false,
+            reconfig: false,
             super_digest: None,
             words: vec!["srvr".to_owned()],
             snap_count: DEFAULT_SNAP_COUNT,
@@ -474,6 +477,7 @@ impl Reading<'_> {
             }
             "extendedTypesEnabled" => self.config.extended_types = is_true(value),
             "enforceQuota" => self.config.enforce_quota = is_true(value),
+            "reconfigEnabled" => self.config.reconfig = is_true(value),
             "DigestAuthenticationProvider.superDigest"
             | "zookeeper.DigestAuthenticationProvider.superDigest" => {
                 if !value.starts_with("super:") {

@@ -82,15 +82,22 @@ pub(crate) fn recover<D: Disk>(
     let (wal, recovered) =
         Wal::open(log, snapshot_index, segment_bytes).map_err(RecoveryError::Log)?;
     let before = (snapshot_index, machine.term());
+    let mut members = machine.members().unwrap_or(members).clone();
     for entry in &recovered.entries {
-        if entry.index <= recovered.vote.commit {
-            machine.apply_entry(entry);
+        if entry.index > recovered.vote.commit {
+            break;
+        }
+        if entry.kind == 0 {
+            machine.apply(entry.term, entry.index, &entry.data);
+        } else {
+            members = members.changed(&entry.data);
+            machine.apply_members(entry.term, entry.index, members.clone());
         }
     }
     let has_empty_log = machine.index() == 0 && recovered.entries.is_empty() && !is_repairing;
     let consensus = RaftConsensus::new(Start {
         id: server,
-        members: members.clone(),
+        members,
         vote: recovered.vote,
         before,
         applied_index: machine.index(),

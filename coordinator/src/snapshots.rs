@@ -244,6 +244,7 @@ pub(crate) fn adopt_received(
 }
 
 /// The file of a snapshot, as it is sent to another server.
+#[cfg(test)]
 pub(crate) fn read_file(disk: &impl Disk, index: u64) -> io::Result<Vec<u8>> {
     disk.read(&name(index))
 }

@@ -152,9 +152,12 @@ impl Storage for Log {
         Ok(self.before_index + self.entries.len() as u64)
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let fits = |metadata: &&SnapshotMetadata| {
-            metadata.index >= self.before_index && metadata.index >= request_index
+            let members = metadata.get_conf_state();
+            // One that does not know it as a member yet would be refused.
+            let knows = members.voters.contains(&to) || members.learners.contains(&to);
+            knows && metadata.index >= self.before_index && metadata.index >= request_index
         };
         match self.offered.as_ref().filter(fits) {
             Some(metadata) => {

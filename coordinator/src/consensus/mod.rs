@@ -55,6 +55,28 @@ impl Members {
         self.voters.len() / 2 + 1
     }
 
+    /// What an entry that changes the members makes of them.
+    pub(crate) fn changed(mut self, data: &[u8]) -> Self {
+        let mut change = ConfChangeV2::default();
+        // It was encoded by propose_members, here or elsewhere, and the log has checksums.
+        if change.merge_from_bytes(data).is_err() {
+            return self;
+        }
+        for single in change.changes.iter() {
+            let id = single.node_id;
+            self.voters.retain(|voter| *voter != id);
+            self.learners.retain(|learner| *learner != id);
+            match single.get_change_type() {
+                ConfChangeType::AddNode => self.voters.push(id),
+                ConfChangeType::AddLearnerNode => self.learners.push(id),
+                ConfChangeType::RemoveNode => {}
+            }
+        }
+        self.voters.sort_unstable();
+        self.learners.sort_unstable();
+        self
+    }
+
     pub(crate) fn others(&self, id: u64) -> impl Iterator<Item = u64> {
         self.voters.iter().chain(&self.learners).copied().filter(move |other| *other != id)
     }
@@ -71,7 +93,7 @@ pub(crate) struct Progress {
 /// Agreement, seen by the core around it.
 pub(crate) trait Consensus: Send + 'static {
     fn propose(&mut self, data: Vec<u8>) -> Result<(), NotLeader>;
-    /// Asks for these members in place of those there are; one such change at a time.
+    /// Takes the next step towards these members; not while one is under way.
     fn propose_members(&mut self, members: &Members) -> Result<(), NotLeader>;
     /// An entry that changes the members was applied; returns the members from now on.
     fn members_changed(&mut self, data: &[u8]) -> Members;
@@ -224,13 +246,16 @@ impl Consensus for RaftConsensus {
         if !self.is_leader() || self.node.raft.has_pending_conf() {
             return Err(NotLeader);
         }
-        let change = change_to(&self.members(), members);
-        self.node.propose_conf_change(Vec::new(), change).map_err(|_| NotLeader)
+        match step_to(&self.members(), members) {
+            Some(change) => {
+                self.node.propose_conf_change(Vec::new(), change).map_err(|_| NotLeader)
+            }
+            None => Ok(()),
+        }
     }
 
     fn members_changed(&mut self, data: &[u8]) -> Members {
         let mut change = ConfChangeV2::default();
-        // It was encoded by propose_members, here or elsewhere, and the log has checksums.
         if change.merge_from_bytes(data).is_ok()
             && let Ok(state) = self.node.apply_conf_change(&change)
         {
@@ -241,7 +266,12 @@ impl Consensus for RaftConsensus {
 
     fn members(&self) -> Members {
         let state = &self.node.store().members;
-        Members { voters: state.voters.clone(), learners: state.learners.clone() }
+        let mut members =
+            Members { voters: state.voters.clone(), learners: state.learners.clone() };
+        // The algorithm keeps them in no order.
+        members.voters.sort_unstable();
+        members.learners.sort_unstable();
+        members
     }
 
     fn step(&mut self, mut message: Message) {
@@ -421,28 +451,26 @@ fn is_empty(snapshot: &Snapshot) -> bool {
     snapshot.get_metadata().index == 0
 }
 
-/// The steps from one membership to another, to be taken together.
-fn change_to(from: &Members, to: &Members) -> ConfChangeV2 {
-    let single = |change_type, id: &u64| {
-        let mut single = ConfChangeSingle { node_id: *id, ..ConfChangeSingle::default() };
-        single.set_change_type(change_type);
-        single
+/// The next step from one membership to another: one server at a time, so that every two majorities
+/// share a server. `None` where they are the same.
+fn step_to(from: &Members, to: &Members) -> Option<ConfChangeV2> {
+    let first = |those: &[u64], held: &[u64]| those.iter().copied().find(|id| !held.contains(id));
+    let add = first(&to.voters, &from.voters).map(|id| (ConfChangeType::AddNode, id));
+    let learn = || {
+        let id = first(&to.learners, &from.learners)?;
+        Some((ConfChangeType::AddLearnerNode, id))
     };
-    let is_member = |id: &&u64| to.voters.contains(id) || to.learners.contains(id);
-    let gone = from.voters.iter().chain(&from.learners).filter(|id| !is_member(id));
-    let changes: Vec<_> = (to.voters.iter())
-        .filter(|id| !from.voters.contains(id))
-        .map(|id| single(ConfChangeType::AddNode, id))
-        .chain(
-            (to.learners.iter())
-                .filter(|id| !from.learners.contains(id))
-                .map(|id| single(ConfChangeType::AddLearnerNode, id)),
-        )
-        .chain(gone.map(|id| single(ConfChangeType::RemoveNode, id)))
-        .collect();
-    let mut change = ConfChangeV2 { changes: changes.into(), ..ConfChangeV2::default() };
+    let remove = || {
+        let all: Vec<_> = to.voters.iter().chain(&to.learners).copied().collect();
+        let held: Vec<_> = from.learners.iter().chain(&from.voters).copied().collect();
+        Some((ConfChangeType::RemoveNode, first(&held, &all)?))
+    };
+    let (kind, id) = add.or_else(learn).or_else(remove)?;
+    let mut single = ConfChangeSingle { node_id: id, ..ConfChangeSingle::default() };
+    single.set_change_type(kind);
+    let mut change = ConfChangeV2 { changes: vec![single].into(), ..ConfChangeV2::default() };
     change.set_transition(ConfChangeTransition::Auto);
-    change
+    Some(change)
 }
 
 fn to_raft(entry: LogEntry) -> Entry {

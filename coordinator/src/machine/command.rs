@@ -35,15 +35,23 @@ pub(crate) struct Rules {
     pub(crate) extended_types: bool,
     /// Hard limits of quotas refuse (`enforceQuota`).
     pub(crate) enforce_quota: bool,
+    /// The ensemble may be changed (`reconfigEnabled`).
+    pub(crate) reconfig: bool,
 }
 
 impl Rules {
     fn bits(self) -> u8 {
-        u8::from(self.extended_types) | u8::from(self.enforce_quota) << 1
+        u8::from(self.extended_types)
+            | u8::from(self.enforce_quota) << 1
+            | u8::from(self.reconfig) << 2
     }
 
     fn from_bits(bits: u8) -> Self {
-        Self { extended_types: bits & 1 != 0, enforce_quota: bits & 2 != 0 }
+        Self {
+            extended_types: bits & 1 != 0,
+            enforce_quota: bits & 2 != 0,
+            reconfig: bits & 4 != 0,
+        }
     }
 }
 
@@ -68,6 +76,8 @@ pub(crate) enum Action<'a> {
     },
     /// Of a container that was found empty, or a znode whose time to live was over.
     DeleteContainer { path: Cow<'a, str> },
+    /// The servers as the leader's zoo.cfg lists them, for an ensemble that was never changed.
+    Ensemble { servers: Cow<'a, str> },
 }
 
 const FORMAT: u8 = 1;
@@ -84,6 +94,7 @@ impl<'a> Command<'a> {
             Action::Request { rules, .. } if *rules == Rules::default() => 5,
             Action::Request { .. } => 7,
             Action::DeleteContainer { .. } => 6,
+            Action::Ensemble { .. } => 8,
         };
         out.extend([FORMAT, tag]);
         put_i64(&mut out, self.time_ms);
@@ -112,6 +123,7 @@ impl<'a> Command<'a> {
                 out.extend_from_slice(body);
             }
             Action::DeleteContainer { path } => put_string(&mut out, path),
+            Action::Ensemble { servers } => put_string(&mut out, servers),
         }
         out
     }
@@ -159,6 +171,7 @@ impl<'a> Command<'a> {
                 body: Cow::Borrowed(reader.rest()),
             },
             6 => Action::DeleteContainer { path: Cow::Borrowed(reader.string()?) },
+            8 => Action::Ensemble { servers: Cow::Borrowed(reader.string()?) },
             other => return Err(DecodeError::Operation((*other).into())),
         };
         Ok(Self { time_ms, origin, session, action })
@@ -188,12 +201,14 @@ mod tests {
             )
                 .prop_map(
                     |((server, extended_types, enforce_quota), identities, op, body)| {
-                        let rules = Rules { extended_types, enforce_quota };
+                        let rules =
+                            Rules { extended_types, enforce_quota, reconfig: server % 2 == 0 };
                         let body = body.into();
                         Action::Request { server, rules, identities, op, body }
                     }
                 ),
             "[a-z/]{0,9}".prop_map(|path| Action::DeleteContainer { path: path.into() }),
+            "[a-z/]{0,9}".prop_map(|text| Action::Ensemble { servers: text.into() }),
         ]
     }
 
@@ -213,7 +228,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_do_harm(bytes in any::<Vec<u8>>(), tag in 0u8..9) {
+        fn no_bytes_do_harm(bytes in any::<Vec<u8>>(), tag in 0u8..10) {
             let _ = Command::decode(&bytes);
             let _ = Command::decode(&[&[FORMAT, tag], &bytes[..]].concat());
         }

@@ -4,8 +4,13 @@ use std::collections::BTreeMap;
 
 use elkfk_wire::jute::{Reader, SessionId, Zxid, put_buffer, put_i32, put_i64};
 
+use super::reconfig::Ensemble;
 use super::{Machine, Session};
+use crate::consensus::Members;
 use crate::tree::{ImageError, Tree};
+
+/// In place of the count of sessions, where the members were ever changed.
+const MEMBERS_FOLLOW: i32 = i32::MIN;
 
 impl Machine {
     /// The state another program had, as if one entry of the log had made it.
@@ -27,6 +32,13 @@ impl Machine {
         put_i64(&mut out, self.index as i64);
         put_i64(&mut out, self.zxid.0);
         put_buffer(&mut out, self.secret.as_ref().map(|secret| &secret[..]));
+        if let Some(members) = &self.members {
+            put_i32(&mut out, MEMBERS_FOLLOW);
+            for ids in [&members.voters, &members.learners] {
+                put_i32(&mut out, ids.len() as i32);
+                ids.iter().for_each(|id| put_i64(&mut out, *id as i64));
+            }
+        }
         put_i32(&mut out, self.sessions.len() as i32);
         for (id, session) in &self.sessions {
             put_i64(&mut out, id.0);
@@ -47,6 +59,15 @@ impl Machine {
             }
             None => None,
         };
+        let mut members = None;
+        if reader.rest().starts_with(&MEMBERS_FOLLOW.to_be_bytes()) {
+            reader.i32()?;
+            let mut ids = || {
+                let ids = reader.vector(8, |reader| reader.i64().map(|id| id as u64))?;
+                Ok::<_, ImageError>(ids.unwrap_or_default())
+            };
+            members = Some(Members { voters: ids()?, learners: ids()? });
+        }
         let sessions = reader.vector(20, |reader| {
             let id = SessionId(reader.i64()?);
             let timeout_ms = reader.i32()?;
@@ -54,6 +75,7 @@ impl Machine {
         })?;
         let sessions = BTreeMap::from_iter(sessions.unwrap_or_default());
         let tree = Tree::from_image(reader.rest())?;
-        Ok(Self { tree, sessions, secret, zxid, term, index })
+        let servers = Ensemble::of(&tree);
+        Ok(Self { tree, sessions, secret, zxid, term, index, members, servers })
     }
 }

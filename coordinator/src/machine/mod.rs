@@ -6,6 +6,7 @@
 
 mod command;
 mod image;
+mod reconfig;
 mod write;
 
 use std::collections::BTreeMap;
@@ -14,10 +15,12 @@ use elkfk_wire::jute::{ErrorCode, EventKind, OpCode, Reader, Request, Response, 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
+pub(crate) use reconfig::Ensemble;
+
+use crate::consensus::Members;
 pub(crate) use command::{Action, Command, Origin, Rules};
 
 use crate::tree::{Change, Identity, SharedAcl, Tree};
-use crate::wal::LogEntry;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Session {
@@ -31,6 +34,10 @@ pub(crate) struct Machine {
     pub(crate) tree: Tree,
     sessions: BTreeMap<SessionId, Session>,
     secret: Option<[u8; 32]>,
+    /// Who takes part in the agreement, where that was ever changed; zoo.cfg says it else.
+    members: Option<Members>,
+    /// The servers as `/zookeeper/config` has them.
+    servers: Option<Ensemble>,
     zxid: Zxid,
     /// Term and index of the entry applied last.
     term: u64,
@@ -80,6 +87,8 @@ impl Machine {
             tree: Tree::new(),
             sessions: BTreeMap::new(),
             secret: None,
+            members: None,
+            servers: None,
             zxid: Zxid(0),
             term: 0,
             index: 0,
@@ -101,6 +110,15 @@ impl Machine {
 
     pub(crate) fn has_secret(&self) -> bool {
         self.secret.is_some()
+    }
+
+    pub(crate) fn members(&self) -> Option<&Members> {
+        self.members.as_ref()
+    }
+
+    /// The servers as clients see them; `None` where there is one.
+    pub(crate) fn ensemble(&self) -> Option<&Ensemble> {
+        self.servers.as_ref()
     }
 
     /// The same on all servers of an ensemble; 0 before there is one.
@@ -133,10 +151,10 @@ impl Machine {
         Some(password)
     }
 
-    /// Applies the entry after [`Machine::index`]. A change of the members is none of a client's.
-    pub(crate) fn apply_entry(&mut self, entry: &LogEntry) -> Applied {
-        let data = if entry.kind == 0 { &entry.data[..] } else { &[] };
-        self.apply(entry.term, entry.index, data)
+    /// Applies an entry that made these the members. No client can see it, so it takes no zxid.
+    pub(crate) fn apply_members(&mut self, term: u64, index: u64, members: Members) {
+        self.apply(term, index, &[]);
+        self.members = Some(members);
     }
 
     /// Applies the entry after [`Machine::index`]. An entry without data begins a term.
@@ -203,6 +221,10 @@ impl Machine {
                 let rules = Rules::default();
                 let _ = self.write(change, session, rules, &[], &request, &mut applied.events);
             }
+            Action::Ensemble { servers } => {
+                let change = Change { zxid: self.next_zxid(), time_ms: command.time_ms };
+                self.list_servers(change, servers, &mut applied.events);
+            }
             Action::Request { server, rules, identities, op, body } => {
                 let rules = *rules;
                 let change = Change { zxid: self.next_zxid(), time_ms: command.time_ms };
@@ -233,6 +255,9 @@ impl Machine {
         let op = OpCode::from_code(op).ok_or(ErrorCode::Unimplemented)?;
         let request =
             Request::decode(op, &mut Reader::new(body)).map_err(|_| ErrorCode::MarshallingError)?;
+        if let Request::Reconfig { .. } = request {
+            return self.reconfigure(change, rules, identities, &request, events);
+        }
         self.write(change, session, rules, identities, &request, events)
     }
 

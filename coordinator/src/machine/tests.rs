@@ -7,14 +7,19 @@ struct Bench {
     machine: Machine,
     events: Vec<(EventKind, String)>,
     rules: Rules,
+    identities: Vec<Identity<'static>>,
 }
 
 const SESSION: SessionId = SessionId(0x77);
 
 impl Bench {
     fn new() -> Self {
-        let mut bench =
-            Self { machine: Machine::new(), events: Vec::new(), rules: Rules::default() };
+        let mut bench = Self {
+            machine: Machine::new(),
+            events: Vec::new(),
+            rules: Rules::default(),
+            identities: Vec::new(),
+        };
         bench.apply(1, &[]);
         bench.command(SESSION, Action::Secret([7; 32]));
         bench.command(SESSION, Action::CreateSession { timeout_ms: 4000, server: 1 });
@@ -45,7 +50,7 @@ impl Bench {
         let mut body = Vec::new();
         request.encode(&mut body);
         let op = request.op().code();
-        let (identities, rules) = (Vec::new(), self.rules);
+        let (identities, rules) = (self.identities.clone(), self.rules);
         let action = Action::Request { server, rules, identities, op, body: body.into() };
         match self.command(session, action) {
             Answer::Request(answer) => answer,
@@ -332,4 +337,64 @@ fn a_quota_counts_what_is_below_it_and_refuses_where_it_is_enforced() {
     bench.request(&delete("/a/b/c")).unwrap();
     bench.command(SESSION, Action::CloseSession { is_expiry: true });
     assert_eq!(used(&bench), "count=2,bytes=6");
+}
+
+fn reconfig(joining: &'static str, leaving: &'static str, version: i64) -> Request<'static> {
+    let some = |text: &'static str| (!text.is_empty()).then_some(text.into());
+    let (joining, leaving) = (some(joining), some(leaving));
+    Request::Reconfig { joining, leaving, members: None, config_version: version }
+}
+
+#[test]
+fn the_ensemble_is_changed_through_its_znode() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.request(&reconfig("", "3", -1)), Err(ErrorCode::ReconfigDisabled));
+    bench.rules.reconfig = true;
+    // Nobody may write it until somebody with the right to says so.
+    assert_eq!(bench.request(&reconfig("", "3", -1)), Err(ErrorCode::NoAuth));
+    let open = Request::SetAcl {
+        path: "/zookeeper/config".into(),
+        acl: Some(vec![Acl::OPEN]),
+        version: -1,
+    };
+    bench.identities = vec![Identity { scheme: "super".into(), id: "".into() }];
+    bench.request(&open).unwrap();
+    bench.identities.clear();
+    assert_eq!(bench.request(&reconfig("", "3", -1)), Err(ErrorCode::Unimplemented));
+
+    let servers = "server.1=a:1:2:participant\nserver.2=b:1:2:participant\nserver.3=c:1:2:participant\nversion=0";
+    bench.command(SessionId(0), Action::Ensemble { servers: servers.into() });
+    assert_eq!(bench.machine.ensemble().unwrap().servers.len(), 3);
+    assert_eq!(bench.request(&reconfig("", "x", -1)), Err(ErrorCode::BadArguments));
+    assert_eq!(bench.request(&reconfig("server.4=a:1:9", "", -1)), Err(ErrorCode::BadArguments));
+    assert_eq!(bench.request(&reconfig("", "3", 77)), Err(ErrorCode::BadVersion));
+    assert_eq!(bench.request(&reconfig("", "1,2", -1)), Err(ErrorCode::NewConfigNoQuorum));
+    let answer = bench.request(&reconfig("server.4=d:1:2:observer;2181", "1", 0)).unwrap();
+    let version = bench.machine.zxid().0;
+    let expected = format!(
+        "server.2=b:1:2:participant\nserver.3=c:1:2:participant\nserver.4=d:1:2:observer;0.0.0.0:2181\nversion={version:x}"
+    );
+    let Response::Data(Some(data), _) = answer else { panic!("{answer:?}") };
+    assert_eq!(String::from_utf8_lossy(&data), expected);
+    // zoo.cfg has no say any more, and the next change waits for the agreement.
+    bench.command(SessionId(0), Action::Ensemble { servers: servers.into() });
+    assert_eq!(bench.machine.ensemble().unwrap().version, version);
+    let (term, index) = (bench.machine.term(), bench.machine.index() + 1);
+    let members = Members { voters: vec![2, 3], learners: vec![] };
+    bench.machine.apply_members(term, index, members);
+    assert_eq!(bench.request(&reconfig("", "4", -1)), Err(ErrorCode::ReconfigInProgress));
+    let members = Members { voters: vec![2, 3], learners: vec![4] };
+    bench.machine.apply_members(term, index + 2, members);
+    bench.request(&reconfig("", "4", version)).unwrap();
+
+    let mut image = bench.machine.start_image();
+    while let Some((piece, is_last)) = bench.machine.tree.next_image_piece(1000) {
+        image.extend(piece);
+        if is_last {
+            break;
+        }
+    }
+    let read = Machine::from_image(&image).unwrap();
+    assert_eq!(read.members(), bench.machine.members());
+    assert_eq!(read.ensemble(), bench.machine.ensemble());
 }

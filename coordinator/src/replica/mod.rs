@@ -30,11 +30,12 @@ use tracing::{error, info, warn};
 pub(crate) use peer::{FRAME_OVERHEAD_BYTES, Hello, Lane, PeerMessage};
 
 use crate::consensus::{Consensus, Message};
-use crate::machine::{Action, Command, Machine, Origin};
+use crate::ensemble::Server;
+use crate::machine::{Action, Command, Ensemble, Machine, Origin};
 use crate::metrics::ELECTIONS;
 use crate::server::Leading;
 use crate::service::{Now, Service, Sizes};
-use crate::wal::Batch;
+use crate::wal::{Batch, LogEntry};
 
 /// What of the configuration concerns the part in the ensemble.
 #[derive(Debug, Clone)]
@@ -45,6 +46,8 @@ pub(crate) struct Terms {
     pub(crate) contact_limit_ms: u64,
     /// What session passwords are made with, should this server be the first to lead: by chance.
     pub(crate) secret: [u8; 32],
+    /// As zoo.cfg lists them, by their ids.
+    pub(crate) servers: Vec<Server>,
 }
 
 /// What the shell has to do, in this order.
@@ -55,6 +58,8 @@ pub(crate) struct Work {
     pub(crate) messages: Vec<(u64, PeerMessage)>,
     /// Bytes of the log that were applied.
     pub(crate) applied_bytes: u64,
+    /// Connections are to be to these from now on.
+    pub(crate) servers: Option<Vec<Server>>,
     /// This server cannot go on.
     pub(crate) failure: Option<String>,
 }
@@ -262,6 +267,7 @@ impl<C: Consensus> Replica<C> {
         }
         if self.following.0.is_none() {
             // After a start there is no reason to wait: where a leader is, the others say so.
+            self.draw_patience();
             self.consensus.leader_is_gone();
         }
     }
@@ -278,6 +284,7 @@ impl<C: Consensus> Replica<C> {
             self.lose_proposals();
             if is_gone {
                 info!(leader = id, "the leader is gone");
+                self.draw_patience();
                 self.consensus.leader_is_gone();
             }
         }
@@ -360,6 +367,7 @@ impl<C: Consensus> Replica<C> {
             self.consensus.raise_term(newest.unwrap_or(0));
         }
         self.begin_ensemble();
+        self.follow_config();
     }
 
     /// Whether nobody can have promised anything yet.
@@ -609,15 +617,58 @@ impl<C: Consensus> Replica<C> {
         self.checkpoints.clear();
         self.answered = None;
         self.service.install(machine);
+        self.meet_members();
     }
 
-    fn members_changed(&mut self, entry: &crate::wal::LogEntry) {
+    fn members_changed(&mut self, entry: &LogEntry) {
         let members = self.consensus.members_changed(&entry.data);
-        self.service.apply_members(entry.term, entry.index, &members);
+        info!(?members, "the ensemble has other members");
+        self.service.apply_members(entry.term, entry.index, members);
+        self.meet_members();
+    }
+
+    /// From now on there are connections to those who are members now.
+    fn meet_members(&mut self) {
+        let members = self.consensus.members();
         self.peers.retain(|id, _| members.voters.contains(id) || members.learners.contains(id));
         for id in members.others(self.terms.id) {
             self.peers.entry(id).or_default();
         }
+        if let Some(ensemble) = self.service.machine.ensemble() {
+            self.work.servers = Some(ensemble.servers.clone());
+        }
+    }
+
+    /// A leader sees to it that the members are those that `/zookeeper/config` lists.
+    fn follow_config(&mut self) {
+        if !self.service.is_leading() || self.is_alone() {
+            return;
+        }
+        let Some(ensemble) = self.service.machine.ensemble() else {
+            return self.list_servers();
+        };
+        if ensemble.version == 0 && ensemble.servers != self.terms.servers {
+            return self.list_servers();
+        }
+        let (members, wanted) = (self.consensus.members(), ensemble.members());
+        if members == wanted {
+            return;
+        }
+        let is_own_end = members.others(self.terms.id).eq(wanted.others(self.terms.id));
+        if is_own_end && !wanted.voters.contains(&self.terms.id) {
+            // Whoever leads next removes this server.
+            self.hand_over();
+        } else {
+            let _ = self.consensus.propose_members(&wanted);
+        }
+    }
+
+    fn list_servers(&mut self) {
+        let servers = Ensemble::text(&self.terms.servers, 0).into();
+        let (origin, session) = (Origin::default(), SessionId(0));
+        let action = Action::Ensemble { servers };
+        let command = Command { time_ms: self.now.wall_ms, origin, session, action };
+        let _ = self.consensus.propose(command.encode());
     }
 
     /// Looks whether somebody else leads now.
@@ -743,7 +794,8 @@ impl<C: Consensus> Replica<C> {
     /// others do.
     fn draw_patience(&mut self) {
         let members = self.consensus.members();
-        let larger = members.voters.iter().filter(|id| **id > self.terms.id).count();
+        let is_up = |id: &u64| self.peers.get(id).is_none_or(|peer| peer.is_up);
+        let larger = members.voters.iter().filter(|id| **id > self.terms.id && is_up(id)).count();
         let sick = if self.service.is_refusing() { SICK_TICKS } else { 0 };
         self.patience = sick + 1 + larger * 2 + (self.draw() % 3) as usize;
     }

@@ -175,7 +175,11 @@ async fn serve_recovered<D: Disk>(
         session_timeout_ms_max: millis(config.session_timeout_max()),
         frame_bytes_max: config.frame_bytes_max,
         has_linearizable_reads: config.has_linearizable_reads,
-        rules: Rules { extended_types: config.extended_types, enforce_quota: config.enforce_quota },
+        rules: Rules {
+            extended_types: config.extended_types,
+            enforce_quota: config.enforce_quota,
+            reconfig: config.reconfig,
+        },
         super_digest: config.super_digest.clone(),
         watch_bytes_max: WATCH_BYTES_MAX,
     };
@@ -193,10 +197,16 @@ async fn serve_recovered<D: Disk>(
         let members = consensus.members();
         consensus.offer_snapshot(recovered.snapshot_index, recovered.machine.term(), members);
     }
+    // Clients may have changed what zoo.cfg says.
+    let servers = match recovered.machine.ensemble() {
+        Some(ensemble) if ensemble.version != 0 => ensemble.servers.clone(),
+        _ => config.servers.clone(),
+    };
     let terms = Terms {
         id: config.raft_id(),
         contact_limit_ms: contact_limit(&config).as_millis() as u64,
         secret: rand::random(),
+        servers: by_id(&config.servers),
     };
     let service = Service::new(recovered.machine, settings, boot, now);
     let (is_empty, is_joining) = (recovered.has_empty_log, recovered.is_joining);
@@ -224,10 +234,9 @@ async fn serve_recovered<D: Disk>(
     let peers = peer_listener.map(|listener| {
         let bytes_max = config.frame_bytes_max.max(1 << 20) + (64 << 10);
         let path = data_path(&config.data_dir);
-        let (id, servers) = (config.raft_id(), &config.servers);
-        let peers =
-            peer::Peers::new(id, boot, servers, bytes_max, path, peer_sender, tasks.clone());
-        peers.start(listener);
+        let id = config.raft_id();
+        let peers = peer::Peers::new(id, boot, bytes_max, path, peer_sender, tasks.clone());
+        peers.start(listener, &servers);
         peers
     });
     let is_ensemble = peers.is_some();
@@ -273,6 +282,12 @@ async fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {
         io::ErrorKind::AddrInUse => StartError::InUse { addr },
         _ => StartError::Listen { addr, source },
     })
+}
+
+fn by_id(servers: &[ensemble::Server]) -> Vec<ensemble::Server> {
+    let mut servers = servers.to_vec();
+    servers.sort_unstable_by_key(|server| server.id);
+    servers
 }
 
 /// Listens for the other servers where this server's own line says.

@@ -345,6 +345,9 @@ impl<C: Consensus> Node<C> {
             let _ = self.log.try_send(task);
         }
         if let Some(peers) = &self.peers {
+            if let Some(servers) = work.servers {
+                peers.update(&servers);
+            }
             for (to, message) in work.messages {
                 match message {
                     PeerMessage::Raft(message) if message.snapshot_index().is_some() => {

@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -88,16 +88,24 @@ pub(super) struct Peers {
     boot: u64,
     inputs: mpsc::Sender<PeerInput>,
     /// By the server they go to.
-    outlets: HashMap<u64, Arc<Outlet>>,
-    servers: Vec<Server>,
+    others: RwLock<HashMap<u64, Other>>,
     message_bytes_max: usize,
     snapshots: PathBuf,
     callers: Mutex<HashMap<u64, Caller>>,
-    /// One connection of a server at a time hands on what it says.
-    turns: HashMap<u64, tokio::sync::Mutex<()>>,
     /// One snapshot at a time.
     receiving: Mutex<()>,
     tasks: Tasks,
+}
+
+/// One of the other servers.
+#[derive(Debug)]
+struct Other {
+    server: Server,
+    outlet: Arc<Outlet>,
+    /// One connection of it at a time hands on what it says.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// It is no member any more, or has another address.
+    left: CancellationToken,
 }
 
 /// The connection on which a server talks to us.
@@ -166,48 +174,73 @@ impl Outlet {
 }
 
 impl Peers {
-    #[expect(clippy::too_many_arguments, reason = "each is needed once")]
     pub(super) fn new(
         id: u64,
         boot: u64,
-        servers: &[Server],
         message_bytes_max: usize,
         snapshots: PathBuf,
         inputs: mpsc::Sender<PeerInput>,
         tasks: Tasks,
     ) -> Arc<Self> {
-        let others = servers.iter().filter(|server| server.id != id);
         Arc::new(Self {
             id,
             boot,
             inputs,
-            outlets: others.map(|server| (server.id, Arc::default())).collect(),
-            servers: servers.to_vec(),
+            others: RwLock::default(),
             message_bytes_max: message_bytes_max + FRAME_OVERHEAD_BYTES,
             snapshots,
             callers: Mutex::default(),
-            turns: servers.iter().map(|server| (server.id, Default::default())).collect(),
             receiving: Mutex::default(),
             tasks,
         })
     }
 
     /// Accepts and makes connections until the tasks are stopped.
-    pub(super) fn start(self: &Arc<Self>, listener: TcpListener) {
+    pub(super) fn start(self: &Arc<Self>, listener: TcpListener, servers: &[Server]) {
         let accepting = self.clone();
         self.tasks.spawn("coordinator peers accept", accepting.accept(listener));
-        for (id, outlet) in &self.outlets {
-            let Some(server) = self.servers.iter().find(|server| server.id == *id) else {
+        self.update(servers);
+    }
+
+    /// From now on there are connections to these servers and no others.
+    pub(super) fn update(self: &Arc<Self>, servers: &[Server]) {
+        let mut others = self.others.write().expect("no panic while held");
+        others.retain(|_, other| {
+            let stays = servers.contains(&other.server);
+            if !stays {
+                other.left.cancel();
+            }
+            stays
+        });
+        for server in servers {
+            if server.id == self.id || others.contains_key(&server.id) {
                 continue;
+            }
+            let other = Other {
+                server: server.clone(),
+                outlet: Arc::default(),
+                turn: Arc::default(),
+                left: CancellationToken::new(),
             };
-            let calling = self.clone().call(server.clone(), outlet.clone());
-            self.tasks.spawn("coordinator peer", calling);
+            let calling = self.clone().call(server.clone(), other.outlet.clone());
+            let left = other.left.clone();
+            self.tasks.spawn("coordinator peer", async move {
+                tokio::select! {
+                    () = left.cancelled() => {}
+                    () = calling => {}
+                }
+            });
+            others.insert(server.id, other);
         }
+    }
+
+    fn with<T>(&self, id: u64, take: impl FnOnce(&Other) -> T) -> Option<T> {
+        self.others.read().expect("no panic while held").get(&id).map(take)
     }
 
     /// Queues a message; where there is no way to the server it is dropped.
     pub(super) fn send(&self, to: u64, message: &PeerMessage) {
-        if let Some(outlet) = self.outlets.get(&to) {
+        if let Some(outlet) = self.with(to, |other| other.outlet.clone()) {
             let mut frame = vec![0; 4];
             message.encode(&mut frame);
             let length = (frame.len() - 4) as u32;
@@ -411,8 +444,11 @@ impl Peers {
                 self.id
             ));
         }
-        if !self.outlets.contains_key(&id) {
-            return Some(format!("server {id} is not in the zoo.cfg of server {}", self.id));
+        if self.with(id, |_| ()).is_none() {
+            return Some(format!(
+                "server {id} is no member of the ensemble that server {} knows: add it to every zoo.cfg, or with reconfig",
+                self.id
+            ));
         }
         let callers = self.callers.lock().expect("no panic while held");
         let other = callers.get(&id)?;
@@ -439,7 +475,9 @@ impl Peers {
             before.over.cancel();
         }
         // Whoever was about to hand on a message of the connection before has done so, or never will.
-        let turn = self.turns.get(&id).ok_or(io::ErrorKind::NotFound)?.lock().await;
+        let turn = self.with(id, |other| (other.turn.clone(), other.left.clone()));
+        let (turn, left) = turn.ok_or(io::ErrorKind::NotFound)?;
+        let turn = turn.lock().await;
         let hear = || {
             let mut callers = self.callers.lock().expect("no panic while held");
             if let Some(caller) = callers.get_mut(&id).filter(|_| !over.is_cancelled()) {
@@ -479,6 +517,7 @@ impl Peers {
                 None => {
                     let read = tokio::select! {
                         () = over.cancelled() => break Ok(()),
+                        () = left.cancelled() => break Ok(()),
                         read = timeout(SILENCE_LIMIT, stream.read_buf(&mut input)) => read,
                     };
                     match read {
@@ -517,12 +556,12 @@ impl Peers {
     }
 
     async fn send_file(&self, to: u64, message: &Message, index: u64) -> io::Result<()> {
-        let server = self.servers.iter().find(|server| server.id == to);
+        let server = self.with(to, |other| other.server.clone());
         let server = server.ok_or(io::ErrorKind::NotFound)?;
         let path = self.snapshots.join(crate::snapshots::name(index));
         let mut file = tokio::fs::File::open(path).await?;
         let length = file.metadata().await?.len();
-        let mut stream = self.connect(server, FOR_SNAPSHOT).await?;
+        let mut stream = self.connect(&server, FOR_SNAPSHOT).await?;
         let mut head = vec![0; 4];
         PeerMessage::Raft(message.clone()).encode(&mut head);
         let message_bytes = (head.len() - 4) as u32;

@@ -281,9 +281,9 @@ impl Service {
         self.refusing.is_some()
     }
 
-    /// The members of the ensemble have changed. No client can see it, so it takes no zxid.
-    pub(crate) fn apply_members(&mut self, term: u64, index: u64, _members: &Members) {
-        self.machine.apply(term, index, &[]);
+    /// The members of the ensemble have changed.
+    pub(crate) fn apply_members(&mut self, term: u64, index: u64, members: Members) {
+        self.machine.apply_members(term, index, members);
     }
 
     pub(crate) fn boot(&self) -> u64 {

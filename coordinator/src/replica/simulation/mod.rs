@@ -99,7 +99,7 @@ fn settings(server: u64) -> Settings {
         session_timeout_ms_max: SESSION_TIMEOUT_MS,
         frame_bytes_max: 1 << 20,
         has_linearizable_reads: false,
-        rules: Rules { extended_types: false, enforce_quota: false },
+        rules: Rules { extended_types: false, enforce_quota: false, reconfig: false },
         super_digest: None,
         watch_bytes_max: WATCH_BYTES_MAX,
     }
@@ -169,7 +169,12 @@ impl World {
         let service = Service::new(machine, settings(id), self.lives, now);
         let mut secret = [0; 32];
         self.random.fill(&mut secret);
-        let terms = Terms { id, contact_limit_ms: CONTACT_LIMIT_MS, secret };
+        let terms = Terms {
+            id,
+            contact_limit_ms: CONTACT_LIMIT_MS,
+            secret,
+            servers: servers(&self.members),
+        };
         let replica = Replica::new(service, consensus, terms, now, has_empty_log, is_joining);
         self.servers[id as usize - 1] = Some(Server {
             replica,
@@ -395,11 +400,9 @@ impl World {
             self.ids().filter(|id| self.is_awake(*id)).count() * 2 > self.servers.len();
         match self.random.random_range(0..20) {
             0..3 if self.faults.crashes => self.crash(id),
-            3..7 => {
-                if self.servers[id as usize - 1].is_none() {
-                    self.start(id);
-                    self.advance(id);
-                }
+            3..7 if self.servers[id as usize - 1].is_none() => {
+                self.start(id);
+                self.advance(id);
             }
             7 if self.faults.wipes && is_majority_up => self.wipe(id),
             8..11 if self.faults.cuts => {
@@ -492,6 +495,17 @@ impl World {
         self.disks[id as usize - 1] = SimulatedDisk::new(self.random.random());
         self.checks.wiped += 1;
     }
+}
+
+/// As a zoo.cfg lists them.
+fn servers(members: &Members) -> Vec<crate::ensemble::Server> {
+    let mut ids: Vec<_> = members.voters.iter().chain(&members.learners).copied().collect();
+    ids.sort_unstable();
+    let server = |id: u64| {
+        let role = if members.learners.contains(&id) { ":observer" } else { "" };
+        crate::ensemble::Server::parse(id, &format!("zoo{id}:2888:3888{role}"))
+    };
+    ids.into_iter().map(|id| server(id).expect("a line of zoo.cfg")).collect()
 }
 
 fn receive(disk: SimulatedDisk, message: &Message, file: &[u8]) -> Option<Machine> {

@@ -10,7 +10,7 @@ const SETTINGS: Settings = Settings {
     session_timeout_ms_max: 4000,
     frame_bytes_max: 1 << 20,
     has_linearizable_reads: false,
-    rules: Rules { extended_types: false, enforce_quota: false },
+    rules: Rules { extended_types: false, enforce_quota: false, reconfig: false },
     super_digest: None,
     watch_bytes_max: WATCH_BYTES_MAX,
 };
