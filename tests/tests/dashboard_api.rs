@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use elkfk_broker_client::{Client, NewTopic, TopicPartition};
@@ -70,6 +71,12 @@ impl Page {
         let body: Value = answer.body_mut().read_json().unwrap();
         assert_eq!(status, 200, "{path}: {body}");
         body
+    }
+
+    fn delete(&self, path: &str) -> (u16, Value) {
+        let request = self.agent.delete(format!("{}{path}", self.url));
+        let mut answer = request.header("content-type", "application/json").call().unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_json().unwrap())
     }
 
     fn put(&self, path: &str, body: &Value) -> (u16, Value) {
@@ -180,6 +187,7 @@ async fn walk(bootstrap: &str, zookeeper: &str, dir: &Path) {
     ensemble(&page);
     metrics(&page);
     guards(&page);
+    numbers(&page);
     reset(&page, &client, bootstrap).await;
     alerts(&page);
     let overview = page.get("/api/v1/overview");
@@ -190,8 +198,14 @@ async fn walk(bootstrap: &str, zookeeper: &str, dir: &Path) {
     assert!(overview["bottleneck"].is_string(), "{overview}");
     page.running.stop().await;
 
-    // Rules are there after a restart.
+    // Rules are there after a restart, and so is the way back of a reset.
     let again = Page::start(bootstrap, None, Some(&dir.join("dashboard"))).await;
+    let group = format!("/api/v1/group?group={GROUP}");
+    again.until(&group, |group| group["undo"]["text"] == "1 partitions of billing were reset");
+    let undone = again.post("/api/v1/group/undo", &json!({"group": GROUP}));
+    assert_eq!(undone["executed"], true, "{undone}");
+    assert_eq!(committed(&client).await, COMMITTED);
+    assert_eq!(again.get(&group)["undo"], Value::Null);
     let rules = again.get("/api/v1/alerts")["rules"].as_array().unwrap().clone();
     assert!(rules.iter().any(|rule| rule["name"] == "Billing stopped"));
     again.running.stop().await;
@@ -366,6 +380,31 @@ fn guards(page: &Page) {
     assert_eq!(page.text("/api/v1/none").0, 404);
 }
 
+/// A number that is none is told with the parameter, its value and what is allowed.
+fn numbers(page: &Page) {
+    let lag = format!("/api/v1/lag/partitions?group={GROUP}&topic={TOPIC}");
+    for (path, name, value, allowed) in [
+        (lag.as_str(), "limit", "ten", "a whole number from 1 to 500"),
+        (&lag, "limit", "501", "a whole number from 1 to 500"),
+        (&lag, "offset", "-1", "a whole number from 0 to "),
+        ("/api/v1/topics?", "limit", "0", "a whole number from 1 to 500"),
+        ("/api/v1/groups?", "offset", "1e3", "a whole number from 0 to "),
+        ("/api/v1/decisions?", "limit", "1.5", "a whole number from 1 to 500"),
+        ("/api/v1/marks?", "from_ms", "yesterday", "a time in whole milliseconds since 1970"),
+        ("/api/v1/lag/history?", "to_ms", "9e9", "a time in whole milliseconds since 1970"),
+        ("/api/v1/lag/heat?", "minutes", "31", "a whole number from 1 to 30"),
+        ("/api/v1/lag/whatif?", "consumers", "0", "a whole number from 1 to 100000"),
+        ("/api/v1/tail?", "known", "x", "a whole number from 0 to "),
+        ("/api/v1/search?", "size", "1001", "a number up to 1000"),
+    ] {
+        let (status, text) = page.text(&format!("{path}&{name}={value}"));
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        let told = answer["error"].as_str().unwrap();
+        assert_eq!(status, 400, "{path} {name}={value}: {text}");
+        assert!(told.starts_with(&format!("{name}={value:?} is not {allowed}")), "{told}");
+    }
+}
+
 async fn reset(page: &Page, client: &Client, bootstrap: &str) {
     let wanted = |kind: &str, value: Value, execute: bool| {
         json!({"group": GROUP, "topics": [{"topic": TOPIC, "partitions": null}],
@@ -433,49 +472,96 @@ async fn reset(page: &Page, client: &Client, bootstrap: &str) {
     assert_eq!(committed(client).await, [(0, 10), (1, 15)]);
 }
 
-fn alerts(page: &Page) {
+/// A receiver of webhooks, and what it is told.
+fn hook() -> (String, mpsc::Receiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
-    let told = std::thread::spawn(move || {
-        let (socket, _) = listener.accept().unwrap();
-        let mut reader = BufReader::new(&socket);
-        let mut bytes = 0;
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line).unwrap();
-            if let Some(length) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                bytes = length.trim().parse().unwrap();
+    let (told, bodies) = mpsc::channel();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let socket = socket.unwrap();
+            let mut reader = BufReader::new(&socket);
+            let mut bytes = 0;
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if let Some(length) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    bytes = length.trim().parse().unwrap();
+                }
+                if line == "\r\n" {
+                    break;
+                }
             }
-            if line == "\r\n" {
-                break;
+            let mut body = vec![0; bytes];
+            reader.read_exact(&mut body).unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            (&socket).write_all(answer).unwrap();
+            if told.send(serde_json::from_slice(&body).unwrap()).is_err() {
+                return;
             }
         }
-        let mut body = vec![0; bytes];
-        reader.read_exact(&mut body).unwrap();
-        (&socket).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
-        serde_json::from_slice::<Value>(&body).unwrap()
     });
-    assert_eq!(
-        page.put(
-            "/api/v1/alerts/receiver",
-            &json!({"name": "chat", "kind": "webhook", "url": "file:///x"})
-        )
-        .0,
-        400
-    );
-    let receiver = json!({"name": "chat", "kind": "webhook", "url": url});
-    assert_eq!(page.put("/api/v1/alerts/receiver", &receiver).0, 200);
-    let rule = json!({"name": "Billing stopped", "metric": "stopped", "group": "bill*", "topic": "", "op": ">=",
-        "value": 1, "for_s": 0, "severity": "critical", "receiver": "chat", "enabled": true});
-    let (status, put) = page.put("/api/v1/alerts/rule", &rule);
-    assert_eq!(status, 200, "{put}");
-    let id = put["rule"]["id"].as_str().unwrap().to_owned();
-    let body = told.join().unwrap();
+    (url, bodies)
+}
+
+fn alerts(page: &Page) {
+    // One that takes connections and never answers: it is tried for half a minute.
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead_url = format!("http://{}/", dead.local_addr().unwrap());
+    let (url, told) = hook();
+    let soon = Duration::from_secs(15);
+    let receiver = |name: &str, url: &str| {
+        let receiver = json!({"name": name, "kind": "webhook", "url": url});
+        page.put("/api/v1/alerts/receiver", &receiver).0
+    };
+    assert_eq!(receiver("chat", "file:///x"), 400);
+    assert_eq!((receiver("dead", &dead_url), receiver("chat", &url)), (200, 200));
+    let rule = |name: &str, receiver: &str| {
+        let rule = json!({"name": name, "metric": "stopped", "group": "bill*", "topic": "", "op": ">=",
+            "value": 1, "for_s": 0, "severity": "critical", "receiver": receiver, "enabled": true});
+        let (status, put) = page.put("/api/v1/alerts/rule", &rule);
+        assert_eq!(status, 200, "{put}");
+        put["rule"].clone()
+    };
+    let silent = rule("Told to nobody", "dead");
+    page.until("/api/v1/alerts", |list| {
+        let rules = list["rules"].as_array().unwrap();
+        rules.iter().any(|rule| rule["id"] == silent["id"] && rule["state"] == "firing")
+    });
+    let put = rule("Billing stopped", "chat");
+    let id = put["id"].as_str().unwrap().to_owned();
+    let body = told.recv_timeout(soon).expect("the dead one keeps nobody waiting");
     assert_eq!(
         (&body["status"], &body["alerts"][0]["labels"]["group"]),
         (&json!("firing"), &json!(GROUP))
     );
     assert!(body["text"].as_str().unwrap().contains("Billing stopped"), "{body}");
+    assert_eq!((&body["externalURL"], &body["truncatedAlerts"]), (&json!(page.url), &json!(0)));
+    assert_eq!(body["alerts"][0]["generatorURL"], format!("{}/alerts", page.url));
+
+    // Changed while it fires: what was told is over, and it begins anew. Removed: over.
+    let mut changed = put;
+    changed["severity"] = json!("warning");
+    assert_eq!(page.put("/api/v1/alerts/rule", &changed).0, 200);
+    let over = told.recv_timeout(soon).unwrap();
+    let labels = &over["alerts"][0]["labels"];
+    assert_eq!(
+        (&over["status"], &labels["rule"], &labels["severity"]),
+        (&json!("resolved"), &json!(id), &json!("critical"))
+    );
+    let anew = told.recv_timeout(soon).unwrap();
+    assert_eq!(
+        (&anew["status"], &anew["alerts"][0]["labels"]["severity"]),
+        (&json!("firing"), &json!("warning"))
+    );
+    let once = rule("Once", "chat")["id"].as_str().unwrap().to_owned();
+    assert_eq!(told.recv_timeout(soon).unwrap()["status"], "firing");
+    assert_eq!(page.delete(&format!("/api/v1/alerts/rule?id={once}")).0, 200);
+    let over = told.recv_timeout(soon).unwrap();
+    assert_eq!(
+        (&over["status"], &over["alerts"][0]["labels"]["rule"]),
+        (&json!("resolved"), &json!(once))
+    );
 
     let state = |list: &Value| {
         let rules = list["rules"].as_array().unwrap();
