@@ -16,9 +16,12 @@ async fn client_ours_server_ours() {
         listen: ([127, 0, 0, 1], 0).into(),
         tick_time: Duration::from_millis(200),
         session_timeout_max: Some(Duration::from_secs(60)),
+        extended_types: true,
         ..Config::embedded(dir.path())
     };
     let running = elkfk_coordinator::start(config).await.unwrap();
-    coordinator_suite::run(&running.local_addr().to_string()).await.unwrap();
+    let addr = running.local_addr().to_string();
+    coordinator_suite::run(&addr).await.unwrap();
+    coordinator_suite::run_later(&addr).await.unwrap();
     running.stop().await;
 }

@@ -14,7 +14,8 @@ use crate::config::{Config, Credentials};
 use crate::connection::{self, Call, Command, Reply};
 use crate::error::Error;
 use crate::multi::{Op, OpResult};
-use crate::watch::{Watch, WatchKind};
+use crate::read::{Read, ReadResult};
+use crate::watch::{Change, EVENTS_QUEUED_MAX, PersistentWatch, Watch, WatchKind, WatchMode};
 
 /// How long a znode lives and how its name ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,6 +26,15 @@ pub enum CreateMode {
     /// Its name ends in ten digits, larger than those of its elder siblings.
     PersistentSequential,
     EphemeralSequential,
+    /// Goes some time after its last child has gone.
+    Container,
+    /// Goes when it has no child and nothing was set in it for that long; 34 years at most.
+    PersistentWithTtl {
+        ttl_ms: i64,
+    },
+    PersistentSequentialWithTtl {
+        ttl_ms: i64,
+    },
 }
 
 impl CreateMode {
@@ -34,6 +44,22 @@ impl CreateMode {
             Self::Ephemeral => create_flags::EPHEMERAL,
             Self::PersistentSequential => create_flags::PERSISTENT_SEQUENTIAL,
             Self::EphemeralSequential => create_flags::EPHEMERAL_SEQUENTIAL,
+            Self::Container => create_flags::CONTAINER,
+            Self::PersistentWithTtl { .. } => create_flags::PERSISTENT_WITH_TTL,
+            Self::PersistentSequentialWithTtl { .. } => {
+                create_flags::PERSISTENT_SEQUENTIAL_WITH_TTL
+            }
+        }
+    }
+
+    /// The operation it takes, where `plain` will do for the common ones; and the time to live.
+    pub(crate) fn kind(self, plain: CreateKind) -> (CreateKind, i64) {
+        match self {
+            Self::Container => (CreateKind::Container, 0),
+            Self::PersistentWithTtl { ttl_ms } | Self::PersistentSequentialWithTtl { ttl_ms } => {
+                (CreateKind::Ttl, ttl_ms)
+            }
+            _ => (plain, 0),
         }
     }
 }
@@ -154,13 +180,14 @@ impl Client {
         acl: &[Acl<'static>],
         mode: CreateMode,
     ) -> Result<(String, Stat), Error> {
+        let (kind, ttl_ms) = mode.kind(CreateKind::Create2);
         let request = Request::Create {
-            kind: CreateKind::Create2,
+            kind,
             path: self.full_path(path, mode)?,
             data: data.map(Cow::Borrowed),
             acl: Some(acl.to_vec()),
             flags: mode.flags(),
-            ttl_ms: 0,
+            ttl_ms,
         };
         let reply = self.call(&request, path, None).await?;
         match reply.response(OpCode::Create2)? {
@@ -205,7 +232,7 @@ impl Client {
         sender: Option<oneshot::Sender<jute::WatchedEvent<'static>>>,
     ) -> Result<Option<Stat>, Error> {
         let request = Request::Exists { path: self.full(path)?, watch: sender.is_some() };
-        let watch = sender.map(|sender| (WatchKind::Exist, sender));
+        let watch = sender.map(|sender| Change::Once(WatchKind::Exist, sender));
         match self.call(&request, path, watch).await {
             Ok(reply) => reply.stat().map(Some),
             Err(error) if error.is_no_node() => Ok(None),
@@ -223,7 +250,7 @@ impl Client {
     pub async fn get_watch(&self, path: &str) -> Result<(Bytes, Stat, Watch), Error> {
         let (sender, fired) = oneshot::channel();
         let request = Request::GetData { path: self.full(path)?, watch: true };
-        let reply = self.call(&request, path, Some((WatchKind::Data, sender))).await?;
+        let reply = self.call(&request, path, Some(Change::Once(WatchKind::Data, sender))).await?;
         let (data, stat) = reply.data()?;
         Ok((data, stat, Watch { fired }))
     }
@@ -253,7 +280,7 @@ impl Client {
     pub async fn children_watch(&self, path: &str) -> Result<(Vec<String>, Stat, Watch), Error> {
         let (sender, fired) = oneshot::channel();
         let request = Request::GetChildren2 { path: self.full(path)?, watch: true };
-        let reply = self.call(&request, path, Some((WatchKind::Child, sender))).await?;
+        let reply = self.call(&request, path, Some(Change::Once(WatchKind::Child, sender))).await?;
         let (children, stat) = reply.children()?;
         Ok((children, stat, Watch { fired }))
     }
@@ -340,6 +367,73 @@ impl Client {
         Ok(done)
     }
 
+    /// Watches `path` until the watch is dropped or forgotten; whether it exists does not matter.
+    /// Of what the session may not read nothing is told. A server before 3.6 refuses it.
+    pub async fn add_watch(&self, path: &str, mode: WatchMode) -> Result<PersistentWatch, Error> {
+        let (sender, events) = mpsc::channel(EVENTS_QUEUED_MAX);
+        let request = Request::AddWatch { path: self.full(path)?, mode: mode.code() };
+        self.call(&request, path, Some(Change::Each(mode, sender))).await?;
+        Ok(PersistentWatch { events })
+    }
+
+    /// Ends all watches of this path and mode, here and on the server.
+    pub async fn forget_watch(&self, path: &str, mode: WatchMode) -> Result<(), Error> {
+        let request = Request::RemoveWatches { path: self.full(path)?, kind: mode.removal() };
+        self.call(&request, path, Some(Change::Forget(mode))).await.map(drop)
+    }
+
+    /// Reads several znodes at one moment; each succeeds or fails by itself.
+    ///
+    /// # Errors
+    /// Only of the call as a whole; a server before 3.6 refuses it.
+    pub async fn multi_read(
+        &self,
+        reads: &[Read],
+    ) -> Result<Vec<Result<ReadResult, ErrorCode>>, Error> {
+        let requests = reads.iter().map(|read| read.request(|path| self.full(path)));
+        let request = Request::MultiRead(requests.collect::<Result<_, _>>()?);
+        let reply = self.call(&request, "", None).await?;
+        match reply.response(OpCode::MultiRead)? {
+            Response::Multi(results) => results.into_iter().map(ReadResult::of).collect(),
+            other => unreachable_response(&other),
+        }
+    }
+
+    /// How many znodes are below `path`, to any depth.
+    pub async fn all_children_number(&self, path: &str) -> Result<i32, Error> {
+        let request = Request::GetAllChildrenNumber { path: self.full(path)? };
+        let reply = self.call(&request, path, None).await?;
+        match reply.response(OpCode::GetAllChildrenNumber)? {
+            Response::Number(number) => Ok(number),
+            other => unreachable_response(&other),
+        }
+    }
+
+    /// This session's ephemerals whose paths start with the text `prefix`, in no order.
+    pub async fn ephemerals(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let prefix = format!("{}{prefix}", self.shared.config.chroot);
+        let request = Request::GetEphemerals { prefix: prefix.into() };
+        let reply = self.call(&request, "", None).await?;
+        match reply.response(OpCode::GetEphemerals)? {
+            Response::Strings(paths) => {
+                Ok(paths.iter().map(|path| self.known_path(path)).collect())
+            }
+            other => unreachable_response(&other),
+        }
+    }
+
+    /// Scheme and user of everything this connection has authenticated as, its address included.
+    pub async fn who_am_i(&self) -> Result<Vec<(String, String)>, Error> {
+        let reply = self.call(&Request::WhoAmI, "", None).await?;
+        match reply.response(OpCode::WhoAmI)? {
+            Response::Identities(identities) => Ok(identities
+                .into_iter()
+                .map(|(scheme, user)| (scheme.into_owned(), user.into_owned()))
+                .collect()),
+            other => unreachable_response(&other),
+        }
+    }
+
     /// Authenticates this session, on later connections too. A refusal ends the session.
     pub async fn add_auth(&self, scheme: &str, auth: &[u8]) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
@@ -371,14 +465,14 @@ impl Client {
         &self,
         request: &Request<'_>,
         path: &str,
-        watch: Option<(WatchKind, oneshot::Sender<jute::WatchedEvent<'static>>)>,
+        watch: Option<Change>,
     ) -> Result<Reply, Error> {
         let op = request.op();
         let (reply, answer) = oneshot::channel();
         let mut body = Vec::new();
         request.encode(&mut body);
         let watch = match watch {
-            Some((kind, sender)) => Some((kind, self.full(path)?.into_owned(), sender)),
+            Some(change) => Some((self.full(path)?.into_owned(), change)),
             None => None,
         };
         let call = Call { op, body, watch, reply };
@@ -402,7 +496,9 @@ impl Client {
     /// A sequential name may be nothing but its digits, so such a path may end in a slash.
     fn full_path<'a>(&self, path: &'a str, mode: CreateMode) -> Result<Cow<'a, str>, Error> {
         match mode {
-            CreateMode::PersistentSequential | CreateMode::EphemeralSequential
+            CreateMode::PersistentSequential
+            | CreateMode::EphemeralSequential
+            | CreateMode::PersistentSequentialWithTtl { .. }
                 if path.ends_with('/') =>
             {
                 let parent = path.trim_end_matches('/');

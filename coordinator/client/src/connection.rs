@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::client::{SessionState, Shared};
 use crate::error::Error;
-use crate::watch::{WatchKind, Watches};
+use crate::watch::{Change, WatchKind, Watches};
 
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -33,8 +33,8 @@ pub(crate) enum Command {
 pub(crate) struct Call {
     pub(crate) op: OpCode,
     pub(crate) body: Vec<u8>,
-    /// The watch to set once the answer says that the server has set it; its path is the full one.
-    pub(crate) watch: Option<(WatchKind, String, oneshot::Sender<WatchedEvent<'static>>)>,
+    /// The watch to set or to forget once the answer says that the server has done so; its path is the full one.
+    pub(crate) watch: Option<(String, Change)>,
     pub(crate) reply: oneshot::Sender<Result<Reply, Error>>,
 }
 
@@ -49,6 +49,11 @@ impl Call {
                 | OpCode::GetChildren
                 | OpCode::GetChildren2
                 | OpCode::Sync
+                | OpCode::MultiRead
+                | OpCode::GetEphemerals
+                | OpCode::GetAllChildrenNumber
+                | OpCode::WhoAmI
+                | OpCode::AddWatch
         )
     }
 }
@@ -373,16 +378,21 @@ impl Session {
             connection.pending.push_front((expected, call));
             return Err(End::Lost(format!("answer to {number}, expected {expected}")));
         }
-        if let Some((kind, path, sender)) = call.watch {
-            let is_missing = error == ErrorCode::NoNode.code();
-            match kind {
-                _ if error == 0 && kind == WatchKind::Exist => {
-                    self.watches.add(WatchKind::Data, path, sender);
-                }
-                WatchKind::Exist if is_missing => self.watches.add(kind, path, sender),
-                _ if error == 0 => self.watches.add(kind, path, sender),
-                _ => {}
+        let is_missing = error == ErrorCode::NoNode.code();
+        match call.watch {
+            Some((path, Change::Once(WatchKind::Exist, sender))) if error == 0 => {
+                self.watches.add(WatchKind::Data, path, sender);
             }
+            Some((path, Change::Once(kind, sender)))
+                if error == 0 || (is_missing && kind == WatchKind::Exist) =>
+            {
+                self.watches.add(kind, path, sender);
+            }
+            Some((path, Change::Each(mode, sender))) if error == 0 => {
+                self.watches.add_each(mode, path, sender);
+            }
+            Some((path, Change::Forget(mode))) => self.watches.forget(mode, path),
+            _ => {}
         }
         let _ = call.reply.send(Ok(Reply { error, body }));
         Ok(())

@@ -13,6 +13,7 @@ mod config;
 mod connection;
 mod error;
 mod multi;
+mod read;
 mod watch;
 
 pub use client::{Client, CreateMode, SessionState};
@@ -24,4 +25,5 @@ pub use elkfk_wire::jute::{
 };
 pub use error::Error;
 pub use multi::{Op, OpResult};
-pub use watch::Watch;
+pub use read::{Read, ReadResult};
+pub use watch::{PersistentWatch, Watch, WatchMode};

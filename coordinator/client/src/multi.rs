@@ -58,14 +58,17 @@ impl Op {
     /// The request with `path` in place of its own.
     pub(crate) fn request<'a>(&'a self, path: Cow<'a, str>) -> Request<'a> {
         match self {
-            Self::Create { data, acl, mode, .. } => Request::Create {
-                kind: CreateKind::Create,
-                path,
-                data: data.as_deref().map(Cow::Borrowed),
-                acl: Some(acl.clone()),
-                flags: mode.flags(),
-                ttl_ms: 0,
-            },
+            Self::Create { data, acl, mode, .. } => {
+                let (kind, ttl_ms) = mode.kind(CreateKind::Create);
+                Request::Create {
+                    kind,
+                    path,
+                    data: data.as_deref().map(Cow::Borrowed),
+                    acl: Some(acl.clone()),
+                    flags: mode.flags(),
+                    ttl_ms,
+                }
+            }
             Self::SetData { data, version, .. } => Request::SetData {
                 path,
                 data: Some(Cow::Borrowed(data)),
