@@ -189,6 +189,24 @@ fn children_are_found_whatever_order_they_came_and_went_in() {
 }
 
 #[test]
+fn a_znode_is_small_and_a_walk_over_free_places_is_cut_into_pieces() {
+    // With name, data of 100 bytes and its place below its parent some 290 bytes in all.
+    assert!(size_of::<Option<Node>>() <= 136, "{}", size_of::<Option<Node>>());
+    let mut tree = Tree::new();
+    for i in 0..150_000 {
+        create(&mut tree, i, &format!("/n{i}"), 0);
+    }
+    for i in 1..150_000 {
+        let id = tree.find(&format!("/n{i}")).unwrap();
+        tree.delete(change(i), id, &mut Vec::new());
+    }
+    let (digest, mut pieces) = (tree.digest(), 1);
+    let bytes = image(&mut tree, 1 << 20, |_| pieces += 1);
+    assert_eq!(pieces, 3, "of 65536 places at most, full or not");
+    assert_eq!(Tree::from_image(&bytes).unwrap().digest(), digest);
+}
+
+#[test]
 #[ignore = "measures memory and time, for people: cargo test --release -p elkfk-coordinator -- --ignored --nocapture million"]
 fn a_million_znodes() {
     let resident_bytes = || {

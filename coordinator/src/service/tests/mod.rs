@@ -428,3 +428,50 @@ fn identities_are_limited_in_number_and_length() {
     bench.send(2, xid::AUTH, &auth(&"x".repeat(IDENTITY_BYTES_MAX)));
     assert_eq!(bench.answers(2), [(xid::AUTH, refused)]);
 }
+
+#[test]
+fn a_client_that_watches_too_much_is_cut_off_and_its_session_stays() {
+    let mut bench = Bench::new();
+    bench.service.watches = Watches::new(64 << 10);
+    let session = bench.new_session(1);
+    bench.new_session(2);
+    let watch = |i: i32| Request::AddWatch { path: format!("/{i:0200}").into(), mode: 1 };
+    let refused = (1..).find(|i| {
+        bench.send(1, *i, &watch(*i));
+        let answer = bench.take(1);
+        assert_eq!(answer.bytes.is_empty(), answer.is_last, "answered, or closed");
+        answer.is_last
+    });
+    assert!(refused.is_some_and(|i| (20..60).contains(&i)), "{refused:?}");
+    assert_eq!(bench.service.watches.counts(), (0, 0, 0));
+    assert!(bench.service.machine.session(session).is_some());
+    // Another is not concerned.
+    bench.send(2, 1, &watch(1));
+    assert_eq!(bench.answers(2), [(1, 0)]);
+}
+
+#[test]
+fn a_recursive_watch_is_told_what_its_client_may_read_and_nothing_else() {
+    let mut bench = Bench::new();
+    bench.new_session(1);
+    bench.new_session(2);
+    bench.send(2, 1, &Request::AddWatch { path: "/".into(), mode: 1 });
+    let auth = Request::Auth { scheme: "digest".into(), auth: Some(b"user:pw"[..].into()) };
+    bench.send(1, xid::AUTH, &auth);
+    let private = Request::Create {
+        kind: elkfk_wire::jute::CreateKind::Create,
+        path: "/private".into(),
+        data: None,
+        acl: Some(vec![elkfk_wire::jute::Acl::CREATOR]),
+        flags: 0,
+        ttl_ms: 0,
+    };
+    bench.send(1, 1, &private);
+    bench.send(1, 2, &create("/open"));
+    bench.apply_all();
+    assert_eq!(bench.answers(2), [(1, 0), (xid::NOTIFICATION, 0)]);
+    bench.send(2, xid::AUTH, &auth);
+    bench.send(1, 3, &Request::Delete { path: "/private".into(), version: -1 });
+    bench.apply_all();
+    assert_eq!(bench.answers(2), [(xid::AUTH, 0), (xid::NOTIFICATION, 0)]);
+}
