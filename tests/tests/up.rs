@@ -58,6 +58,42 @@ fn it_goes_on_where_it_stopped() {
     }
 }
 
+/// Rate, lag and how long a record takes, of every hop of the line, while the demo's lines flow.
+#[test]
+fn every_hop_of_the_line_has_its_figures_on_the_page() {
+    let _alone = alone();
+    let dir = TestDir::new();
+    // Nothing but the demo's lines: what /var/log holds would be a backlog.
+    let watch = dir.path().join("none/*.log").display().to_string();
+    let up = Up::start(&dir.path(), &["--demo", "--watch", &watch]).unwrap();
+    let page = elkfk_tests::line::Index::new(&up.dashboard);
+    let begun = Instant::now();
+    let hops = loop {
+        let answer = page.get("/api/v1/overview").unwrap_or_default();
+        let hops = answer["hops"].as_array().cloned().unwrap_or_default();
+        let flows = |hop: &serde_json::Value| {
+            hop["rate"].as_f64().is_some_and(|rate| rate > 0.0) && hop["latency_s"].is_number()
+        };
+        if hops.len() == 5 && hops.iter().all(flows) {
+            break hops;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{answer}");
+        std::thread::sleep(Duration::from_millis(500));
+    };
+    let names = ["files", "shipper", "topics", "sink", "indices"];
+    for ((hop, name), waiting) in
+        hops.iter().zip(names).zip(["waiting_bytes", "waiting_bytes", "lag", "lag", "lag"])
+    {
+        println!("{name}: {} of {hop}", hop["latency_s"]);
+        assert_eq!(hop["name"], name);
+        assert!(hop[waiting].is_number(), "{hop}");
+        assert!(hop["latency_is"].as_str().is_some_and(|what| what.len() > 20), "{hop}");
+        // The demo writes 50 lines a second, which nothing holds up.
+        let seconds = hop["latency_s"].as_f64().unwrap();
+        assert!((0.0..10.0).contains(&seconds), "{hop}");
+    }
+}
+
 #[test]
 fn memory_stays_small_idle_and_under_load() {
     let _alone = alone();

@@ -1,6 +1,8 @@
 //! Where messages say that the page is: as it was given, else where people last found it, else where it
 //! listens. Pure but for the machine's name.
 
+use std::sync::OnceLock;
+
 use super::Alerts;
 use crate::Config;
 
@@ -18,10 +20,13 @@ pub(super) fn of(config: &Config, alerts: &Alerts) -> String {
     })
 }
 
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = name.trim();
-    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+fn host_name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = name.trim();
+        if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+    })
 }
 
 /// Of the headers of a request that was found to come from the page itself, or from a program. A page behind
