@@ -185,9 +185,8 @@ fn buffer(bytes: &mut Bytes) -> Result<Bytes, MessageError> {
 }
 
 fn message_type(kind: i32) -> Option<MessageType> {
-    // Those that only go from a server to itself are not taken from others.
+    // Those that a server only tells itself, or that we send in another form, are not taken.
     [
-        MessageType::MsgPropose,
         MessageType::MsgAppend,
         MessageType::MsgAppendResponse,
         MessageType::MsgRequestVote,
@@ -195,7 +194,6 @@ fn message_type(kind: i32) -> Option<MessageType> {
         MessageType::MsgSnapshot,
         MessageType::MsgHeartbeat,
         MessageType::MsgHeartbeatResponse,
-        MessageType::MsgTransferLeader,
         MessageType::MsgTimeoutNow,
         MessageType::MsgReadIndex,
         MessageType::MsgReadIndexResp,

@@ -68,6 +68,10 @@ pub enum StartError {
         "listen for the other servers on {host}:{port}: {source}; the line server.{id} of zoo.cfg gives this server's own host and peer port"
     )]
     ListenForPeers { id: u64, host: String, port: u16, source: io::Error },
+    #[error(
+        "zoo.cfg lists several servers, and nothing says which of them this is: write its number into dataDir/myid"
+    )]
+    WhichServer,
     #[error("set damaged files aside in {path}: {source}")]
     SetAside { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -138,6 +142,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     let started = Instant::now();
     let listener = listen(config.listen).await?;
+    if config.servers.len() > 1 && config.own_server().is_none() {
+        return Err(StartError::WhichServer);
+    }
     let peer_listener = match config.own_server() {
         Some(own) => Some(listen_for_peers(own, config.listens_on_all).await?),
         None => None,

@@ -333,7 +333,7 @@ impl<C: Consensus> Node<C> {
                 LogWork::Append { number, batch } => {
                     if let Some(index) = batch.restored {
                         // The image under way is of a state that is gone.
-                        self.snapshot.pieces = None;
+                        (self.snapshot.pieces, self.snapshot.is_writing) = (None, false);
                         (self.snapshot.index, self.snapshot.logged_bytes) = (index, 0);
                     }
                     LogTask::Append { number, batch }
