@@ -123,7 +123,7 @@ fn aligned(rows: Vec<Vec<String>>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use elkfk_broker_client::lag::{GroupSample, PartitionSample, Sample, Tracker};
+    use elkfk_broker_client::lag::{GroupSample, PartitionSample, Retention, Sample, Tracker};
 
     use super::*;
 
@@ -134,6 +134,7 @@ mod tests {
             committed,
             ends: Some((0, end)),
             committed_record_ms: ms,
+            retention: Some(Retention { ms: Some(200_000), ..Retention::default() }),
             ..PartitionSample::default()
         };
         let refused = PartitionSample {
@@ -160,7 +161,7 @@ mod tests {
             tracker.step(Sample { now_ms: 100_000, groups: vec![empty, group(250, 450)] });
         let expected = "\
 GROUP  TOPIC  PARTITIONS  STATE                                LAG        BEHIND  IN/S  OUT/S  DRAINED IN  RETENTION USED  LOST
-sink   logs            1  behind                               200  1 min 40 s   5.0     15        20 s            44 %     0
+sink   logs            1  behind                               200  1 min 40 s   5.0     15        20 s            50 %     0
 sink   calm            1  ok                                     0         0 s   0.0    0.0         0 s             0 %     0
 sink   gone            1  unknown: UNKNOWN_TOPIC_OR_PARTITION    -           -     -      -           -               -     0
 idle   -               -  reads nothing                          -           -     -      -           -               -     0
