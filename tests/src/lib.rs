@@ -2,6 +2,7 @@
 
 pub mod boxes;
 pub mod ensemble;
+pub mod lag;
 pub mod line;
 pub mod network;
 pub mod peers;

@@ -1,11 +1,11 @@
 //! The lag page's figures against offsets that are known, and against what Kafka's own tool says at the same
 //! quiet moment: on our broker and on a real Kafka.
 
-use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use elkfk_broker_client::{Client, NewTopic};
+use elkfk_tests::lag::Figures;
 use elkfk_tests::line::{Index, TestDir, Up};
 use elkfk_tests::peers::{self, Peer};
 use elkfk_tests::process::{Process, elkfk};
@@ -205,38 +205,11 @@ fn wait_doing(page: &Index, between: impl Fn(), is_wanted: impl Fn(&Value) -> bo
     }
 }
 
-/// Partition → committed offset, end and lag; what is not known is `-`.
-type Figures = BTreeMap<i64, [String; 3]>;
-
 fn ours(topic: &Value) -> Figures {
-    let text = |value: &Value| value.as_i64().map_or("-".to_owned(), |number| number.to_string());
-    partitions(topic)
-        .iter()
-        .map(|p| {
-            (
-                p["partition"].as_i64().unwrap(),
-                ["committed", "end", "lag"].map(|name| text(&p[name])),
-            )
-        })
-        .collect()
+    elkfk_tests::lag::ours([topic])
 }
 
-/// The same from the real `kafka-consumer-groups --describe`.
+/// The same from Kafka's own tool.
 fn theirs(bootstrap: &str) -> Figures {
-    let args = ["--bootstrap-server", bootstrap, "--describe", "--group", GROUP];
-    let output = peers::kafka_tool("kafka-consumer-groups", &args, "").unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut figures = Figures::new();
-    for line in text.lines() {
-        // GROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG …
-        let cells: Vec<_> = line.split_whitespace().collect();
-        if cells.first() == Some(&GROUP) {
-            figures.insert(
-                cells[2].parse().unwrap(),
-                [cells[3], cells[4], cells[5]].map(str::to_owned),
-            );
-        }
-    }
-    assert!(!figures.is_empty(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    figures
+    elkfk_tests::lag::kafkas(bootstrap, GROUP).unwrap()
 }

@@ -1,12 +1,12 @@
 //! `elkfk lag`: equal to Kafka's own tool while nothing moves, within what moved while it does, and
 //! right where commits and records have come apart; on our broker and on a real Kafka.
 
-use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use elkfk_broker_client::{Client, NewTopic, TopicPartition};
+use elkfk_broker_client::{Client, ConfigOp, NewTopic, Resource, TopicPartition};
+use elkfk_tests::lag::Figures;
 use elkfk_tests::line::TestDir;
 use elkfk_tests::peers::{self, Peer};
 use elkfk_tests::process::elkfk;
@@ -111,38 +111,13 @@ fn topic<'a>(group: &'a Value, topic: &str) -> &'a Value {
     topics.and_then(|all| all.iter().find(|one| one["topic"] == topic)).unwrap_or(&Value::Null)
 }
 
-/// (topic, partition) → committed offset, end and lag; what is not known is `-`.
-type Figures = BTreeMap<(String, i64), [String; 3]>;
-
 fn figures(group: &Value) -> Figures {
-    let text = |value: &Value| value.as_i64().map_or("-".to_owned(), |number| number.to_string());
-    let mut figures = Figures::new();
-    for topic in group["topics"].as_array().unwrap() {
-        for p in topic["partitions"].as_array().unwrap() {
-            let key =
-                (topic["topic"].as_str().unwrap().to_owned(), p["partition"].as_i64().unwrap());
-            figures.insert(key, ["committed", "end", "lag"].map(|name| text(&p[name])));
-        }
-    }
-    figures
+    elkfk_tests::lag::ours(group["topics"].as_array().unwrap())
 }
 
-/// The same from the real `kafka-consumer-groups --describe`.
+/// The same from Kafka's own tool.
 fn theirs(cluster: &Cluster, group: &str) -> Figures {
-    let args = ["--bootstrap-server", &cluster.bootstrap, "--describe", "--group", group];
-    let output = peers::kafka_tool("kafka-consumer-groups", &args, "").unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut figures = Figures::new();
-    for line in text.lines() {
-        // GROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG …
-        let cells: Vec<_> = line.split_whitespace().collect();
-        if cells.first() == Some(&group) {
-            let key = (cells[1].to_owned(), cells[2].parse().unwrap());
-            figures.insert(key, [cells[3], cells[4], cells[5]].map(str::to_owned));
-        }
-    }
-    assert!(!figures.is_empty(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    figures
+    elkfk_tests::lag::kafkas(&cluster.bootstrap, group).unwrap()
 }
 
 /// While nothing moves: what the tool says; and what it cannot say.
@@ -169,7 +144,7 @@ async fn quiet(cluster: &Cluster) {
     let group = lag(cluster, "sink");
     let logs = topic(&group, "logs");
     assert_eq!((&logs["lag"], &logs["lost"]), (&50.into(), &30.into()));
-    assert_eq!(logs["partitions"][0]["retention_used"], 1.0);
+    retention(cluster).await;
 
     // A topic that is gone takes its offsets along, at once or as an unknown that says why.
     client(cluster).delete_topics(&["gone"]).await.unwrap();
@@ -188,6 +163,53 @@ async fn quiet(cluster: &Cluster) {
         }
     }
     assert_eq!(topic(&lag(cluster, "sink"), "logs")["lag"], 50, "the other topic is as it was");
+}
+
+/// How near unread records are to being deleted: by age, by size, or not at all.
+async fn retention(cluster: &Cluster) {
+    let partition = || topic(&lag(cluster, "sink"), "logs")["partitions"][0].clone();
+    let used = |p: &Value| p["retention_used"].as_f64();
+    // Some seconds of the seven days that Kafka keeps records by default: the whole partition is unread, and
+    // none of it is near to being lost.
+    let p = partition();
+    let age = p["lag_seconds"].as_f64().unwrap() / (7.0 * 86_400.0);
+    assert!(used(&p).is_some_and(|used| (used - age).abs() < 1e-9 && used < 0.01), "{p}");
+    assert_eq!(p["retention"]["ms"], 7 * 86_400_000);
+
+    let client = client(cluster);
+    let set = async |name: &str, value: &str| {
+        let ops = [ConfigOp::Set(name.into(), value.into())];
+        let set = client.alter_configs(&Resource::topic("logs"), &ops).await.unwrap();
+        assert_eq!(set, Ok(()), "{name}={value}");
+    };
+    // A broker takes a setting over a moment after it was given.
+    let until = |is_wanted: &dyn Fn(&Value) -> bool| {
+        let begun = Instant::now();
+        loop {
+            let p = partition();
+            if is_wanted(&p) {
+                return p;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{p}");
+        }
+    };
+    set("retention.ms", "3600000").await;
+    let p = until(&|p| p["retention"]["ms"] == 3_600_000);
+    let age = p["lag_seconds"].as_f64().unwrap() / 3_600.0;
+    assert!(used(&p).is_some_and(|used| (used - age).abs() < 1e-9), "{p}");
+
+    // By size: all that is left is unread, and takes what the broker says.
+    set("retention.bytes", "10000").await;
+    let p = until(&|p| p["retention"]["size_bytes"].is_number());
+    let size = p["retention"]["size_bytes"].as_f64().unwrap();
+    assert!(size > 400.0, "{p}");
+    assert!(used(&p).is_some_and(|used| (used - size / 1e4).abs() < 1e-9), "{p}");
+
+    // What is never deleted is not near to it, however old.
+    set("cleanup.policy", "compact").await;
+    let p = until(&|p| p["retention"]["ms"].is_null());
+    assert_eq!((used(&p), &p["lag"]), (Some(0.0), &50.into()));
+    set("cleanup.policy", "delete").await;
 }
 
 /// While records are written and read: between the least and the most that was true meanwhile.
