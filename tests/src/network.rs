@@ -154,3 +154,70 @@ fn ip(args: &[&str]) -> Result<String> {
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::process::Process;
+
+    /// A process in namespace `at` that prints each datagram it gets.
+    fn listener(network: &Network, at: usize, dir: &std::path::Path) -> Process {
+        const SCRIPT: &str = "import socket, sys\n\
+            s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+            s.bind(('', 999))\n\
+            print('bound', flush=True)\n\
+            while True: print(s.recv(99).decode(), flush=True)";
+        let inside = network.inside(at);
+        let mut command = Command::new(&inside[0]);
+        command.args(&inside[1..]).args(["python3", "-c", SCRIPT]);
+        let log = dir.join(format!("{at}.log"));
+        let mut process = Process::start("listener", &mut command, &log).unwrap();
+        let is_bound = |process: &Process| process.output().contains("bound");
+        process.wait_until(Duration::from_secs(30), is_bound).unwrap();
+        process
+    }
+
+    fn send(network: &Network, from: usize, to: usize, word: &str) {
+        let script = format!("echo {word} > /dev/udp/{}/999", network.ip(to));
+        let inside = network.inside(from);
+        let mut command = Command::new(&inside[0]);
+        command.args(&inside[1..]).args(["bash", "-c", &script]);
+        assert!(command.status().unwrap().success(), "{word} is sent, whether it arrives or not");
+    }
+
+    fn arrives(process: &Process, word: &str) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(1) {
+            if process.output().contains(word) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+
+    #[test]
+    fn a_link_is_cut_one_way_and_heals() {
+        let Some(network) = Network::new(2).unwrap() else {
+            return crate::peers::skip(
+                "a_link_is_cut_one_way_and_heals",
+                "the right to make namespaces",
+            );
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let (zero, one) = (listener(&network, 0, dir.path()), listener(&network, 1, dir.path()));
+        send(&network, 0, 1, "first");
+        assert!(arrives(&one, "first"));
+        network.cut(0, 1).unwrap();
+        send(&network, 0, 1, "second");
+        send(&network, 1, 0, "third");
+        assert!(arrives(&zero, "third"), "the way back works");
+        assert!(!arrives(&one, "second"));
+        network.heal().unwrap();
+        send(&network, 0, 1, "fourth");
+        assert!(arrives(&one, "fourth"));
+        assert!(!one.output().contains("second"), "what was dropped is gone");
+    }
+}

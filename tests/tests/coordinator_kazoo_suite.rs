@@ -42,7 +42,6 @@ const EXCEPTIONS: [(&str, &str); 6] = [
 const LEFT_OUT: &str = "reconfigEnabled,localSessionsEnabled,localSessionsUpgradingEnabled";
 
 #[test]
-#[ignore = "ours is one server yet"]
 fn kazoos_own_suite_passes_as_on_zookeeper() {
     let test = "kazoos_own_suite_passes_as_on_zookeeper";
     let python = elkfk_tests::test_tools().join("kazoo-suite/bin/python");

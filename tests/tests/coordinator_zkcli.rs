@@ -2,9 +2,7 @@
 //! session typed into both, every command's answer compared.
 //!
 //! `coordinator_zkcli/session.txt` is for both clients, and its answers are those of a ZooKeeper 3.5.7.
-//! `session-3.9.txt` holds the commands that came with 3.6 and later; there each answer is that of a ZooKeeper 3.9,
-//! or that the operation is unimplemented, as 3.5.7 says. (3.5.7 itself then closes the connection, so that what comes
-//! after it is chance.)
+//! `session-3.9.txt` holds the commands that came with 3.6 and later; there each answer is that of a ZooKeeper 3.9.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -129,25 +127,6 @@ fn comparable(answers: &[(String, String)]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What the client makes of a refused whoAmI, and of a watch that could not be added.
-const UNIMPLEMENTED: [(&str, &str); 2] = [
-    ("whoami", "Auth scheme: User"),
-    ("removewatches /new", "KeeperErrorCode = No such watcher for /new"),
-];
-
-/// Exception: quotas can be written but are not counted, so what they say is used is left out.
-fn is_same(theirs: &str, ours: &str) -> bool {
-    let lines = |text: &str| -> Vec<String> {
-        text.lines()
-            .filter(|line| {
-                !line.starts_with("Output stat for ") && !line.starts_with("[Warning]: the ")
-            })
-            .map(str::to_owned)
-            .collect()
-    };
-    lines(theirs) == lines(ours)
-}
-
 fn session(name: &str) -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/coordinator_zkcli").join(name);
     std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
@@ -182,7 +161,7 @@ fn compare() -> Result<()> {
         let (theirs, ours) = (&answers[0], &answers[1]);
         let mut different = Vec::new();
         for ((command, expected), (_, answer)) in theirs.iter().zip(ours) {
-            if !is_same(expected, answer) {
+            if expected != answer {
                 different.push(format!("{command}\n  theirs: {expected:?}\n  ours:   {answer:?}"));
             }
         }
@@ -195,8 +174,8 @@ fn compare() -> Result<()> {
 }
 
 #[test]
-fn commands_of_3_9_are_answered_as_by_3_9_or_as_by_3_5() {
-    if have("commands_of_3_9_are_answered_as_by_3_9_or_as_by_3_5") {
+fn commands_of_3_9_are_answered_as_by_3_9() {
+    if have("commands_of_3_9_are_answered_as_by_3_9") {
         compare_newer().unwrap();
     }
 }
@@ -234,9 +213,7 @@ fn compare_newer() -> Result<()> {
     let ours = comparable(&Cli::V3_9.run(&server.addr(0).to_string(), &typed)?);
     let mut different = Vec::new();
     for ((command, expected), (_, answer)) in newest.iter().zip(&ours) {
-        let is_unimplemented = answer.starts_with("KeeperErrorCode = Unimplemented")
-            || UNIMPLEMENTED.contains(&(command, answer));
-        if !is_same(expected, answer) && !is_unimplemented {
+        if expected != answer {
             different.push(format!("{command}\n  3.9:  {expected:?}\n  ours: {answer:?}"));
         }
     }

@@ -30,7 +30,6 @@ const ROUND: Duration = Duration::from_secs(8);
 const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[test]
-#[ignore = "ours is one server yet"]
 fn histories_of_ours_are_linearizable() {
     run("histories_of_ours_are_linearizable", Kind::Elkfk, &PROCESS_FAULTS).unwrap();
 }

@@ -34,7 +34,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const STEADY: &str = "steady";
 
 #[test]
-#[ignore = "ours is one server yet"]
 fn kafka_lives_on_ours_through_kills_pauses_and_cuts() {
     let test = "kafka_lives_on_ours_through_kills_pauses_and_cuts";
     if ensemble_support::have(test, Kind::Elkfk, &[Peer::Kafka]) {
@@ -54,11 +53,20 @@ fn kafka_lives_on_zookeeper_through_kills_pauses_and_cuts() {
 
 fn live(test: &str, kind: Kind) -> Result<()> {
     let dir = tempfile::tempdir()?;
+    let result = live_in(dir.path(), test, kind);
+    if result.is_err() {
+        // With the logs of all of them.
+        eprintln!("{test}: what they left is kept in {}", dir.keep().display());
+    }
+    result
+}
+
+fn live_in(dir: &Path, test: &str, kind: Kind) -> Result<()> {
     let seed = ensemble_support::seed(test);
-    let Some(mut ensemble) = Ensemble::start_apart(test, kind, dir.path(), 3, "")? else {
+    let Some(mut ensemble) = Ensemble::start_apart(test, kind, dir, 3, "")? else {
         return Ok(());
     };
-    let brokers = start_brokers(dir.path(), &ensemble.connect_string())?;
+    let brokers = start_brokers(dir, &ensemble.connect_string())?;
     let bootstrap: Vec<_> = brokers.iter().map(|broker| broker.addr.to_string()).collect();
     let bootstrap = bootstrap.join(",");
     let topics = Topics::new(&bootstrap)?;
@@ -82,7 +90,7 @@ fn live(test: &str, kind: Kind) -> Result<()> {
     // Calm. Everything must be in order by itself.
     let expected = load.kept.clone();
     wait("every broker is registered, no topic waits for its deletion", || {
-        znodes_are_in_order(&ensemble.connect_string(), &expected)
+        znodes_are_in_order(&ensemble.connect_string(), &expected, &load.unknown)
     })
     .with_context(|| alive(&brokers))?;
     for (topic, partitions) in &load.kept {
@@ -178,7 +186,11 @@ fn wait(what: &str, mut claim: impl FnMut() -> Result<()>) -> Result<()> {
     }
 }
 
-fn znodes_are_in_order(zookeeper: &str, kept: &[(String, i32)]) -> Result<()> {
+fn znodes_are_in_order(
+    zookeeper: &str,
+    kept: &[(String, i32)],
+    unknown: &BTreeSet<String>,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let config = Config::parse(zookeeper)?.with_session_timeout(SESSION_TIMEOUT);
@@ -193,7 +205,8 @@ fn znodes_are_in_order(zookeeper: &str, kept: &[(String, i32)]) -> Result<()> {
         ensure!(brokers == ids, "registered: {brokers:?}");
         let deleting = children("/admin/delete_topics").await?;
         ensure!(deleting.is_empty(), "still to be deleted: {deleting:?}");
-        let topics = children("/brokers/topics").await?;
+        let mut topics = children("/brokers/topics").await?;
+        topics.retain(|topic| !unknown.contains(topic));
         let kept: BTreeSet<String> = kept.iter().map(|(topic, _)| topic.clone()).collect();
         ensure!(topics == kept, "topics are {topics:?}, not {kept:?}");
         client.close().await;
@@ -220,9 +233,16 @@ impl Topics {
             .operation_timeout(Some(Duration::from_secs(10)))
     }
 
+    /// The client remembers a controller and asks it even when it says that it is none.
+    fn find_controller(&self) -> Result<()> {
+        self.admin.inner().fetch_metadata(None, Duration::from_secs(10))?;
+        Ok(())
+    }
+
     fn create(&self, name: &str, partitions: i32) -> Result<()> {
         let new = NewTopic::new(name, partitions, TopicReplication::Fixed(3));
         wait(&format!("{name} can be made"), || {
+            self.find_controller()?;
             let made = self.runtime.block_on(self.admin.create_topics([&new], &Self::options()))?;
             match made.into_iter().next().context("an answer")? {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(()),
@@ -231,15 +251,31 @@ impl Topics {
         })
     }
 
-    fn delete(&self, name: &str) -> Result<()> {
+    /// Deletes a topic that was made. False where it cannot be told whether it was: a try without an answer, and
+    /// then none that knows the topic.
+    fn delete(&self, name: &str) -> Result<bool> {
+        let (mut is_told, mut is_tried) = (true, false);
         wait(&format!("{name} can be deleted"), || {
-            let gone =
-                self.runtime.block_on(self.admin.delete_topics(&[name], &Self::options()))?;
-            match gone.into_iter().next().context("an answer")? {
-                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => Ok(()),
-                Err((_, code)) => anyhow::bail!("{code}"),
+            self.find_controller()?;
+            let gone = self.runtime.block_on(self.admin.delete_topics(&[name], &Self::options()));
+            let code = match gone.map(|gone| gone.into_iter().next()) {
+                Ok(Some(Ok(_))) => return Ok(()),
+                Ok(Some(Err((_, code)))) => code,
+                other => {
+                    is_tried = true;
+                    anyhow::bail!("no answer: {:?}", other.err())
+                }
+            };
+            // A broker answers so too while it has not yet heard of a new topic.
+            if code == RDKafkaErrorCode::UnknownTopicOrPartition && is_tried {
+                is_told = false;
+                return Ok(());
             }
-        })
+            is_tried |= code != RDKafkaErrorCode::UnknownTopicOrPartition
+                && code != RDKafkaErrorCode::NotController;
+            anyhow::bail!("{code}")
+        })?;
+        Ok(is_told)
     }
 
     /// Every partition has a leader and three replicas in sync.
@@ -266,6 +302,8 @@ struct Load {
     producer: Producer,
     /// Topics that must be there at the end, with their partitions.
     kept: Vec<(String, i32)>,
+    /// Topics of which no answer told whether they were deleted.
+    unknown: BTreeSet<String>,
     made: usize,
 }
 
@@ -274,11 +312,11 @@ fn load(bootstrap: &str, topics: &Topics, seed: u64, is_over: &AtomicBool) -> Re
     let mut producer = Producer::new(bootstrap)?;
     let mut random = StdRng::seed_from_u64(seed ^ 0x70_71);
     let mut kept = vec![(STEADY.to_owned(), 6)];
-    let mut made = 0;
+    let (mut made, mut unknown) = (0, BTreeSet::new());
     std::thread::scope(|scope| {
         let (names, churned) = std::sync::mpsc::channel::<String>();
         let churn = scope.spawn(move || {
-            let mut kept = Vec::new();
+            let (mut kept, mut unknown) = (Vec::new(), BTreeSet::new());
             let mut made = 0;
             while !is_over.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(random.random_range(500..3000)));
@@ -287,13 +325,15 @@ fn load(bootstrap: &str, topics: &Topics, seed: u64, is_over: &AtomicBool) -> Re
                 topics.create(&name, partitions)?;
                 made += 1;
                 if made % 2 == 0 {
-                    topics.delete(&name)?;
+                    if !topics.delete(&name)? {
+                        unknown.insert(name);
+                    }
                 } else {
                     kept.push((name.clone(), partitions));
                     let _ = names.send(name);
                 }
             }
-            Ok::<_, anyhow::Error>((kept, made))
+            Ok::<_, anyhow::Error>((kept, unknown, made))
         });
         while !is_over.load(Ordering::Relaxed) {
             producer.send(STEADY, 100, 200)?;
@@ -302,14 +342,14 @@ fn load(bootstrap: &str, topics: &Topics, seed: u64, is_over: &AtomicBool) -> Re
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        let (more, count) = churn.join().expect("making topics does not panic")?;
+        let (more, untold, count) = churn.join().expect("making topics does not panic")?;
         while let Ok(name) = churned.try_recv() {
             producer.send(&name, 50, 200)?;
         }
         kept.extend(more);
-        made = count;
+        (unknown, made) = (untold, count);
         Ok::<_, anyhow::Error>(())
     })?;
     producer.flush()?;
-    Ok(Load { producer, kept, made })
+    Ok(Load { producer, kept, unknown, made })
 }
