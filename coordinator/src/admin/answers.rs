@@ -65,21 +65,25 @@ pub(crate) fn answer(
         return super::metrics::text(service, around);
     }
     let mut fields = Map::new();
-    let mut error = Value::Null;
-    let mut name = command.name.as_str();
-    match listed_name(name) {
-        None => error = format!("Unknown command: {name}").into(),
-        Some(listed) => {
-            name = listed;
-            if matches!(around.role, Role::Looking) && listed != "ruok" && listed != "environment" {
-                error = "This ZooKeeper instance is not currently serving requests".into();
-            } else if let Err(why) = tell(listed, command, service, around, &mut fields) {
-                error = why.into();
-            }
+    let listed = listed_name(&command.name);
+    let name = listed.unwrap_or(&command.name);
+    let told = match listed {
+        None => {
+            // Here it stands behind the name, and before it where a command has refused something.
+            fields.insert("command".into(), name.into());
+            Err(format!("Unknown command: {name}"))
         }
+        Some("ruok" | "environment") => tell(name, command, service, around, &mut fields),
+        Some(_) if matches!(around.role, Role::Looking) => {
+            Err("This ZooKeeper instance is not currently serving requests".to_owned())
+        }
+        Some(_) => tell(name, command, service, around, &mut fields),
+    };
+    if let Err(why) = told {
+        fields.insert("error".into(), why.into());
     }
-    fields.insert("command".into(), name.into());
-    fields.insert("error".into(), error);
+    fields.entry("command").or_insert(name.into());
+    fields.entry("error").or_insert(Value::Null);
     super::text::pretty(&fields.into())
 }
 

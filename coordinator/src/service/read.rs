@@ -40,7 +40,9 @@ impl Service {
         // The answer may borrow from the tree, so it is written out before anything else is touched.
         if let Some(answer) = answer.transpose() {
             let zxid = self.machine.zxid();
+            let before = connection.out.len();
             super::put_reply(&mut connection.out, xid, zxid, answer.as_ref().map_err(|code| *code));
+            self.report.answers.add(connection.out.len() - before - 4);
             connection.report.sent += 1;
             connection.report.last_zxid = zxid;
             self.report.sent += 1;
