@@ -141,7 +141,7 @@ fn configure(dir: &Path, extra: &str) -> Result<SocketAddr> {
     std::fs::create_dir_all(dir)?;
     let port = free_port();
     let config = format!(
-        "dataDir={}\nclientPort={port}\nmaxClientCnxns=0\n4lw.commands.whitelist=*\n{extra}\n",
+        "dataDir={}\nclientPort={port}\nmaxClientCnxns=0\n4lw.commands.whitelist=*\nadmin.enableServer=false\n{extra}\n",
         dir.join("data").display()
     );
     std::fs::write(dir.join("zoo.cfg"), config)?;
