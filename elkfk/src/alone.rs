@@ -35,9 +35,9 @@ fn read(path: &Path) -> Result<(String, String)> {
     Ok((path.display().to_string(), text))
 }
 
-pub(crate) async fn coordinator(args: args::Coordinator) -> Result<()> {
+pub(crate) async fn coordinator(file: &Path) -> Result<()> {
     // From the file, as `myid` is read beside it.
-    let config = elkfk_coordinator::Config::from_file(&args.config)?;
+    let config = elkfk_coordinator::Config::from_file(file)?;
     let running = elkfk_coordinator::start(config).await.context("start coordinator")?;
     say("coordinator", running.local_addr());
     until_stopped!("coordinator", running)

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use crate::coordinator::args::Coordinator;
+pub(crate) use crate::znode::args::Znode;
+
 /// One binary for the way a log line takes: files → topics → index → page.
 #[derive(Debug, Parser)]
 #[command(name = "elkfk", version, after_help = AFTER_HELP)]
@@ -36,8 +39,10 @@ pub(crate) enum Command {
     Shipper(Shipper),
     /// Runs the broker alone: server.properties
     Broker(Broker),
-    /// Runs the coordinator alone: zoo.cfg
+    /// Runs the coordinator alone: zoo.cfg; asks servers for their status; imports a ZooKeeper's data
     Coordinator(Coordinator),
+    /// Looks at and changes znodes, of our coordinator or of a ZooKeeper
+    Znode(Znode),
     /// Runs the sink alone: Logstash pipelines
     Sink(Sink),
     /// Runs the store alone
@@ -171,13 +176,6 @@ pub(crate) struct Broker {
     /// Overrides one key of the file
     #[arg(long = "override", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Coordinator {
-    /// zoo.cfg
-    #[arg(value_name = "FILE")]
-    pub(crate) config: PathBuf,
 }
 
 #[derive(Debug, Args)]

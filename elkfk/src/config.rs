@@ -168,6 +168,11 @@ fn coordinator(path: &Path) -> Result<Vec<Setting>> {
         ("jute.maxbuffer", config.frame_bytes_max.to_string()),
         ("snapCount", config.snap_count.to_string()),
         ("autopurge.snapRetainCount", config.snapshots_kept.to_string()),
+        ("admin.enableServer", config.admin.is_enabled.to_string()),
+        ("admin.serverAddress", config.admin.listen.ip().to_string()),
+        ("admin.serverPort", config.admin.listen.port().to_string()),
+        ("admin.commandURL", config.admin.url.clone()),
+        ("admin.idleTimeout", config.admin.idle.as_millis().to_string()),
     ];
     let mut rows = rows(&name, &property_lines(&text), found);
     if let Some(id) = config.server_id {

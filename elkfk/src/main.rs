@@ -5,6 +5,7 @@ mod args;
 mod autoscale;
 mod check;
 mod config;
+mod coordinator;
 mod demo;
 mod files;
 mod healthcheck;
@@ -15,6 +16,7 @@ mod say;
 mod signals;
 mod top;
 mod up;
+mod znode;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -66,6 +68,7 @@ fn tool(words: &[OsString]) -> ExitCode {
         "shipper",
         "broker",
         "coordinator",
+        "znode",
         "sink",
         "store",
         "dashboard",
@@ -87,6 +90,8 @@ fn tool(words: &[OsString]) -> ExitCode {
 fn default_filter(command: &Command) -> String {
     match command {
         Command::Up(_) => "warn".into(),
+        // What it has to say is its answer.
+        Command::Znode(_) => "error".into(),
         _ => "info".into(),
     }
 }
@@ -107,7 +112,8 @@ fn run(command: Command) -> Result<bool> {
             Command::Up(args) => up::run(args).await.map(|()| true),
             Command::Shipper(args) => alone::shipper(args).await.map(|()| true),
             Command::Broker(args) => alone::broker(args).await.map(|()| true),
-            Command::Coordinator(args) => alone::coordinator(args).await.map(|()| true),
+            Command::Coordinator(args) => coordinator::run(args).await,
+            Command::Znode(args) => znode::run(args).await,
             Command::Sink(args) => alone::sink(args).await.map(|()| true),
             Command::Store(args) => alone::store(args).await.map(|()| true),
             Command::Dashboard(args) => alone::dashboard(args).await.map(|()| true),

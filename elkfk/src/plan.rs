@@ -217,7 +217,8 @@ fn coordinator(
 ) -> Result<elkfk_coordinator::Config> {
     let Some(path) = files::COORDINATOR.path(config) else {
         let text = files::COORDINATOR.text(values);
-        return Ok(elkfk_coordinator::Config::parse(files::COORDINATOR.name, &text)?);
+        let parsed = elkfk_coordinator::Config::parse(files::COORDINATOR.name, &text)?;
+        return Ok(without_default_admin(parsed));
     };
     let mut read = elkfk_coordinator::Config::from_file(&path)?;
     if let Some(port) = args.coordinator_port {
@@ -226,7 +227,13 @@ fn coordinator(
     if let Some(ip) = args.listen {
         read.listen.set_ip(ip);
     }
-    Ok(read)
+    Ok(without_default_admin(read))
+}
+
+/// The page has it all, so the AdminServer is there only for who asks for it.
+fn without_default_admin(mut config: elkfk_coordinator::Config) -> elkfk_coordinator::Config {
+    config.admin.is_enabled &= config.admin.is_asked_for;
+    config
 }
 
 /// A file's name for messages and its text, or the defaults'.

@@ -300,7 +300,7 @@ fn help_is_as_reviewed() {
     let golden = workspace().join("tests/testdata/help.txt");
     let mut text = String::new();
     let commands =
-        ["", "up", "init", "check", "config", "shipper", "broker", "coordinator", "sink"];
+        ["", "up", "init", "check", "config", "shipper", "broker", "coordinator", "znode", "sink"];
     for command in
         commands.into_iter().chain(["store", "dashboard", "autoscale", "replay", "healthcheck"])
     {
