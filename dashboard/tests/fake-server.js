@@ -178,8 +178,8 @@ export async function start({ port = 0, missing = new Set(), ...options } = {}) 
         { name: "files", rate: 5210 * wave, text: "14 files, none in trouble", lag: null, lag_seconds: null, waiting_bytes: 240_000, latency_s: 0.12, latency_is: "from when a line stood in its file to when it was read", ok: true, detail: { files: 14, unread_bytes: 240_000, oldest_s: 0.4, errors_total: 0 } },
         { name: "shipper", rate: 5190 * wave, text: "", lag: null, lag_seconds: null, waiting_bytes: 31_000, latency_s: 0.02, latency_is: bad || "from the reading of a line to the broker's acknowledgement", ok: true, detail: { in_flight: 310, retries_total: 2 } },
         { name: "topics", rate: 5190 * wave, text: "4 topics, 22 partitions", lag: 412_000, lag_seconds: 94.2, latency_s: 94.2, ok: true, detail: { topics: 4, partitions: 22, offline: 0 } },
-        { name: "sink", rate: 3900 * wave, text: bad || "3 members, 2 workers each", lag: null, lag_seconds: null, latency_s: 0.4, ok: true, detail: { members: 3, workers: 6, grok_failures_per_s: 1.5, blocked_share: 0.02 } },
-        { name: "indices", rate: 3900 * wave, text: "2 indices", lag: null, lag_seconds: null, latency_s: 1.1, ok: true, detail: { documents: 12_400_000, size_bytes: 3_400_000_000 } },
+        { name: "sink", rate: 3900 * wave, text: bad || "3 members, 2 workers each", lag: 412_000, lag_seconds: 94.2, latency_s: 0.4, ok: true, detail: { members: 3, workers: 6, grok_failures_per_s: 1.5, blocked_share: 0.02 } },
+        { name: "indices", rate: 3900 * wave, text: "2 indices", lag: 40, lag_seconds: null, latency_s: 1.1, ok: true, detail: { documents: 12_400_000, size_bytes: 3_400_000_000 } },
       ], bottleneck_hop: "sink", bottleneck: "The sink is the bottleneck: sink reads 3900 records/s while 5200/s arrive; 3 of 12 possible consumers are there.", end_to_end_s: 95.8, decisions: decisions(now, options.isHostile).slice(0, 20) };
     },
     "/api/v1/decisions": (q) => ({ decisions: decisions(Date.now(), options.isHostile).filter((d) => (!q.topic || d.topic === q.topic) && (!q.acted || d.event === "effect" || d.action || d.advised)), why: null }),

@@ -137,7 +137,7 @@ function Receivers({ receivers, canEdit, act }) {
       <tbody>${receivers.map((each) => html`<tr key=${each.name}><td class="name">${each.name}</td><td>${each.kind}</td><td class="name"><code>${each.url}</code>${each.why && html`<br /><span class="bad"><span aria-hidden="true">✖</span> ${each.why}</span>`}${!each.why && each.told_ms && html`<br /><span class="muted">last told ${moment(each.told_ms)}</span>`}</td><td class="nowrap acts">${canEdit && html`<button class="link" aria-label=${`Delete receiver ${each.name}`} onClick=${() => { if (sure === each.name) act("/api/v1/alerts/receiver", { name: each.name }, { method: "DELETE" }); setSure(sure === each.name ? "" : each.name); }}>${sure === each.name ? "really delete" : "delete"}</button>`}</td></tr>`)}</tbody></table></div>`}
     ${!receivers.length && html`<p class="muted">None: what fires shows on this page only.</p>`}
     ${canEdit && html`<form class="receiver-form" onSubmit=${save}><label>Name <input type="text" required value=${draft.name} onInput=${(event) => setDraft({ ...draft, name: event.target.value })} /></label>
-      <label>Webhook <input type="url" required placeholder="http://…" value=${draft.url} onInput=${(event) => setDraft({ ...draft, url: event.target.value })} /></label>
+      <label>Webhook <input type="url" required placeholder="https://…" value=${draft.url} onInput=${(event) => setDraft({ ...draft, url: event.target.value })} /></label>
       <button disabled=${!draft.name.trim() || !isUrl}>${receivers.some((each) => each.name === draft.name) ? "Change" : "Add"}</button></form>`}
   </section>`;
 }
