@@ -103,6 +103,7 @@ impl Scene {
             zookeeper: Some(at.zookeeper.clone()),
             sinks: vec![api.clone()],
             decisions_topic: format!("{name}-decisions"),
+            ..elkfk_dashboard::Config::default()
         });
         let dashboard = dashboard.await.unwrap();
 
