@@ -32,8 +32,8 @@ const PARTITIONS: u64 = 6;
 const RATE: u64 = 2000;
 /// A member that only fell silent would stay in the group for this long: what moves sooner was given
 /// away.
-const SESSION: Duration = Duration::from_secs(45);
-const PATIENCE: Duration = Duration::from_secs(30);
+const SESSION: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_record_once_while_threads_come_and_go() {
@@ -105,13 +105,31 @@ async fn scale(dir: &Path, bootstrap: &str, elasticsearch: &str) {
     assert_eq!(scene.worker_threads(1), 1);
     scene.flows();
 
-    // The last to go may not have ended yet, though its group knows.
+    // Those without a partition leave too: nobody waits for their sessions to end.
     let begun = Instant::now();
-    while scene.try_put(&json!({"consumers": 2, "workers": 2})).0 != 200 {
-        assert!(begun.elapsed() < PATIENCE, "{}", scene.told());
-        std::thread::sleep(Duration::from_millis(100));
+    scene.put_in_time(&json!({"consumers": PARTITIONS + 2})).await;
+    scene.joined(PARTITIONS as usize + 2).await;
+    scene.put(&json!({"consumers": PARTITIONS}));
+    scene.members(PARTITIONS as usize).await;
+    assert!(begun.elapsed() < SESSION / 2, "idle consumers left after {:?}", begun.elapsed());
+    scene.put(&json!({"consumers": 1}));
+    scene.members(1).await;
+
+    // Quicker than the group can follow: who comes waits until those who go have gone.
+    let mut refused = 0;
+    for n in 0..10 {
+        let (status, answer) =
+            scene.try_put(&json!({"consumers": 1 + n % 4, "workers": 1 + n % 3}));
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(status == 200 || status == 503 && message.contains("not left it yet"), "{answer}");
+        refused += u32::from(status == 503);
+        std::thread::sleep(Duration::from_millis(300));
     }
+    assert!(refused > 0);
+    let begun = Instant::now();
+    scene.put_in_time(&json!({"consumers": 2, "workers": 2})).await;
     scene.members(2).await;
+    assert!(begun.elapsed() < SESSION / 2, "the group settled after {:?}", begun.elapsed());
     scene.flows();
     scene.put(&json!({"consumers": 1}));
     scene.members(1).await;
@@ -180,6 +198,28 @@ impl Scene {
 
     fn try_put(&self, wish: &Value) -> (u16, Value) {
         self.api.call("PUT", "/_node/pipelines/main", Some(wish.clone()))
+    }
+
+    /// Asks until those who were to leave have left.
+    async fn put_in_time(&self, wish: &Value) {
+        let begun = Instant::now();
+        while self.try_put(wish).0 != 200 {
+            assert!(begun.elapsed() < PATIENCE, "{wish}: {}", self.told());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until the group has so many members, with partitions or without.
+    async fn joined(&self, wanted: usize) {
+        let begun = Instant::now();
+        loop {
+            let group = self.client.describe_group(GROUP).await.unwrap();
+            if group.state == "Stable" && group.members.len() == wanted {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "wanted {wanted} members: {group:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     fn told(&self) -> Value {

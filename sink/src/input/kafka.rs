@@ -26,23 +26,15 @@ use crate::delivery::chunk::Batch;
 use crate::metrics::{HELD_BYTES, Meters};
 use crate::worker::Queue;
 
+mod leave;
+
+use leave::Taken;
+pub use leave::Turn;
+
 /// Offsets are committed this often.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
 /// How long partitions given away, and a consumer that leaves, wait for what is under way.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
-/// As long for a stop, which is to take less than five seconds in all; what is not acknowledged by
-/// then is read again after the next start.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a consumer whose turn it is to leave reads on until the group has settled, see
-/// [`Connected::leaves_now`]; then it leaves all the same.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
-/// It asks this often, and waits so long for an answer.
-const SETTLE_LOOK: Duration = Duration::from_millis(250);
-const SETTLE_ANSWER: Duration = Duration::from_secs(1);
-/// Without a rebalance for so long after it was, it has.
-const SETTLE_QUIET: Duration = Duration::from_millis(100);
-/// A coordinator that moves refuses a commit for a moment.
-const LAST_COMMITS_MAX: u32 = 3;
 /// While an index refuses writes, this part of the memory is for records of which it may hold some,
 /// divided among the partitions; the rest is for partitions that it does not concern.
 const BLOCKED_SHARE: usize = 4;
@@ -76,28 +68,6 @@ pub struct Reader {
     pub leave: CancellationToken,
     /// Whose turn it is to leave, of the consumers of the input.
     pub turn: Arc<Turn>,
-}
-
-/// One consumer leaves a group at a time.
-#[derive(Debug, Default)]
-pub struct Turn {
-    is_taken: AtomicBool,
-}
-
-/// Holds the turn until dropped.
-#[derive(Debug)]
-struct Taken(Arc<Turn>);
-
-impl Turn {
-    fn take(self: &Arc<Self>) -> Option<Taken> {
-        (!self.is_taken.swap(true, Relaxed)).then(|| Taken(self.clone()))
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.0.is_taken.store(false, Relaxed);
-    }
 }
 
 /// The consumer's callbacks; they run within `poll`, on the reader's thread.
@@ -214,50 +184,6 @@ impl Connected {
         let _turn = self.turn.take();
         self.drain();
         Ok(())
-    }
-
-    /// Whether to leave the group now.
-    ///
-    /// Who leaves while a round of the group is under way is not heard before it ends: a broker reads
-    /// nothing further from a connection while a JoinGroup waits on it. librdkafka gives up after
-    /// five seconds, and of a member that has only just been given its id it says nothing at all.
-    /// The group would wait for the gone one until its session ends. So consumers leave one after
-    /// the other, and each reads on until no round is under way; a stop of the sink has no time for
-    /// that.
-    fn leaves_now(&mut self) -> bool {
-        if !self.reader.leave.is_cancelled() {
-            return false;
-        }
-        if self.reader.stop.is_cancelled() {
-            return true;
-        }
-        let now = Instant::now();
-        if now < self.next_look {
-            return false;
-        }
-        self.next_look = now + SETTLE_LOOK;
-        if self.turn.is_none() {
-            self.turn = self.reader.turn.take().map(|taken| (taken, now));
-        }
-        let Some((_, since)) = &self.turn else { return false };
-        now >= *since + SETTLE_PATIENCE || self.is_settled()
-    }
-
-    /// Whether this consumer has its place in the group, and nobody's is being changed.
-    fn is_settled(&self) -> bool {
-        if self.consumer.context().rebalances.load(Relaxed) == 0 {
-            return false;
-        }
-        let name = &self.reader.options.group;
-        match self.consumer.fetch_group_list(Some(name), SETTLE_ANSWER) {
-            Ok(list) => {
-                list.groups().iter().any(|group| group.name() == name && group.state() == "Stable")
-            }
-            Err(error) => {
-                debug!(%error, "the group's state is not known");
-                false
-            }
-        }
     }
 
     /// Waits for memory, and pauses if that takes long. Returns whether to read.
@@ -472,53 +398,6 @@ impl Connected {
         }
         self.error = code;
         Ok(())
-    }
-
-    /// Waits for what is under way, polling on, and commits.
-    fn drain(mut self) {
-        self.open.clear();
-        self.set_paused(true);
-        let mut deadline = Instant::now() + DRAIN_PATIENCE;
-        let mut is_stopping = false;
-        while !self.reader.meters.is_away.load(Relaxed) {
-            if !is_stopping && self.reader.stop.is_cancelled() {
-                is_stopping = true;
-                deadline = deadline.min(Instant::now() + STOP_PATIENCE);
-            }
-            if Instant::now() >= deadline {
-                break;
-            }
-            let epochs: Vec<Epoch> = self.consumer.context().assignment().into_values().collect();
-            let acks = self.reader.acks.lock().expect("no holder of this lock panics");
-            if epochs.iter().all(|epoch| acks.in_flight(*epoch) == 0) {
-                break;
-            }
-            drop(acks);
-            self.poll_away(Duration::from_millis(5));
-        }
-        // A round may have begun meanwhile, or its result may wait to be served: closed before it
-        // is, librdkafka leaves without a word to us, or hangs.
-        while !self.reader.stop.is_cancelled() && Instant::now() < deadline {
-            let rounds = self.consumer.context().rebalances.load(Relaxed);
-            let is_settled = self.is_settled();
-            let quiet = Instant::now() + SETTLE_QUIET;
-            while let Some(left) = quiet.checked_duration_since(Instant::now()) {
-                self.poll_away(left);
-            }
-            if is_settled && rounds == self.consumer.context().rebalances.load(Relaxed) {
-                break;
-            }
-        }
-        // Whatever becomes of the partitions from here on, they have waited.
-        self.consumer.context().hurry.cancel();
-        for _ in 0..LAST_COMMITS_MAX {
-            if self.commit_last() {
-                break;
-            }
-            self.poll_away(POLL);
-        }
-        // Dropped, the consumer leaves the group, so that others need not wait for its session;
-        // unless it has a `group_instance_id`: then the group waits for it to come back.
     }
 
     /// Serves rebalances. Records that still come are not kept: they were never tracked.

@@ -246,15 +246,10 @@ impl KafkaInput {
     /// of the group, of which it would keep the partitions of one that left until its session ends.
     pub fn client_config(&self, consumer: usize) -> ClientConfig {
         let mut config = ClientConfig::new();
-        let is_further = consumer >= self.consumers;
-        let suffix = match is_further || self.consumers > 1 {
-            true => format!("-{consumer}"),
-            false => String::new(),
-        };
         config
             .set("bootstrap.servers", &self.bootstrap_servers)
             .set("group.id", &self.group)
-            .set("client.id", format!("{}{suffix}", self.client_id))
+            .set("client.id", self.client_id_of(consumer))
             // Committed is only what was acknowledged, and only by us.
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
@@ -267,15 +262,31 @@ impl KafkaInput {
             .set("fetch.error.backoff.ms", "100")
             .set("reconnect.backoff.max.ms", "2000")
             .set("topic.metadata.refresh.fast.interval.ms", "100");
-        if let Some(instance) = &self.group_instance_id
-            && !is_further
-        {
-            config.set("group.instance.id", format!("{instance}{suffix}"));
+        if let Some(instance) = self.instance_id_of(consumer) {
+            config.set("group.instance.id", instance);
         }
         for (name, value) in &self.settings {
             config.set(*name, value);
         }
         config
+    }
+
+    pub(crate) fn client_id_of(&self, consumer: usize) -> String {
+        format!("{}{}", self.client_id, self.suffix(consumer))
+    }
+
+    /// `None`: it is no static member. Further consumers never are: the group would keep the partitions of
+    /// one that left until its session ends.
+    pub(crate) fn instance_id_of(&self, consumer: usize) -> Option<String> {
+        let instance = self.group_instance_id.as_ref().filter(|_| consumer < self.consumers)?;
+        Some(format!("{instance}{}", self.suffix(consumer)))
+    }
+
+    fn suffix(&self, consumer: usize) -> String {
+        match consumer >= self.consumers || self.consumers > 1 {
+            true => format!("-{consumer}"),
+            false => String::new(),
+        }
     }
 }
 
