@@ -367,7 +367,6 @@ impl<C: Consensus> Replica<C> {
             self.consensus.raise_term(newest.unwrap_or(0));
         }
         self.begin_ensemble();
-        self.follow_config();
     }
 
     /// Whether nobody can have promised anything yet.
@@ -469,6 +468,7 @@ impl<C: Consensus> Replica<C> {
     pub(crate) fn tick(&mut self) {
         let patience = (!self.is_joining).then_some(self.patience);
         self.consensus.tick(patience);
+        self.follow_config();
         self.begin_ensemble();
         self.service.tick();
         let now_ms = self.now.steady_ms;

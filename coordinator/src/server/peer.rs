@@ -17,7 +17,7 @@ use elkfk_base::Tasks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -342,11 +342,13 @@ impl Peers {
     async fn talk(&self, stream: TcpStream, outlet: &Outlet) -> bool {
         let (mut reader, mut writer) = stream.into_split();
         let writing = async {
+            let mut pings = interval(PING_INTERVAL);
+            pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
-                let woken = timeout(PING_INTERVAL, outlet.wake.notified()).await;
-                if woken.is_err() {
+                tokio::select! {
+                    () = outlet.wake.notified() => {}
                     // An empty frame asks whether anybody is there.
-                    writer.write_all(&[0; 4]).await?;
+                    _ = pings.tick() => writer.write_all(&[0; 4]).await?,
                 }
                 loop {
                     let piece = outlet.take().ok_or(io::ErrorKind::OutOfMemory)?;
