@@ -16,7 +16,11 @@ use crate::tree::{Identity, Node, NodeId, Tree, is_permitted, mask_digests};
 impl Service {
     pub(super) fn read(&mut self, id: ConnectionId, xid: i32, op: i32, body: &[u8]) {
         let request = match OpCode::from_code(op) {
-            None => Err(ErrorCode::Unimplemented),
+            None => {
+                // As ZooKeeper: whoever sends this speaks another protocol from here on.
+                self.reply(id, xid, op, Err(ErrorCode::Unimplemented));
+                return self.close(id);
+            }
             Some(op) => {
                 Request::decode(op, &mut Reader::new(body)).map_err(|_| ErrorCode::MarshallingError)
             }

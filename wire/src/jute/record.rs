@@ -162,7 +162,8 @@ impl<'a> Acl<'a> {
         Ok(Self {
             perms: reader.i32()?,
             scheme: Cow::Borrowed(reader.string()?),
-            id: Cow::Borrowed(reader.string()?),
+            // Java's null is an id too; it means as much as an empty one.
+            id: Cow::Borrowed(reader.nullable_string()?.unwrap_or_default()),
         })
     }
 
