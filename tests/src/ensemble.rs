@@ -52,6 +52,19 @@ struct Place {
     client: u16,
     peer: u16,
     election: u16,
+    is_observer: bool,
+}
+
+impl Place {
+    fn on_loopback(is_observer: bool) -> Self {
+        Self {
+            ip: Ipv4Addr::LOCALHOST.into(),
+            client: crate::free_port(),
+            peer: crate::free_port(),
+            election: crate::free_port(),
+            is_observer,
+        }
+    }
 }
 
 /// Servers 1 to N, by their indices 0 to N-1. Dropped, they are killed.
@@ -71,15 +84,21 @@ impl Ensemble {
     /// Starts `count` servers on loopback, with their data below `dir` and `extra` lines in each zoo.cfg, and
     /// waits until they serve. One is no ensemble: its zoo.cfg names no servers.
     pub fn start(kind: Kind, dir: &Path, count: usize, extra: &str) -> Result<Self> {
+        Self::start_observed(kind, dir, count, 0, extra)
+    }
+
+    /// The same with so many observers after `voters` servers that vote.
+    pub fn start_observed(
+        kind: Kind,
+        dir: &Path,
+        voters: usize,
+        observers: usize,
+        extra: &str,
+    ) -> Result<Self> {
         let mut last = None;
         // A free port may be taken by somebody else before the server binds it.
         for attempt in 0..4 {
-            let places = (0..count).map(|_| Place {
-                ip: Ipv4Addr::LOCALHOST.into(),
-                client: crate::free_port(),
-                peer: crate::free_port(),
-                election: crate::free_port(),
-            });
+            let places = (0..voters + observers).map(|at| Place::on_loopback(at >= voters));
             let dir = dir.join(format!("ensemble{attempt}"));
             let mut ensemble = Self::new(kind, &dir, places.collect(), extra, None);
             match ensemble.start_all() {
@@ -109,7 +128,13 @@ impl Ensemble {
             return Ok(None);
         };
         let places = (0..count)
-            .map(|at| Place { ip: network.ip(at), client: 2181, peer: 2888, election: 3888 })
+            .map(|at| Place {
+                ip: network.ip(at),
+                client: 2181,
+                peer: 2888,
+                election: 3888,
+                is_observer: false,
+            })
             .collect();
         let mut ensemble = Self::new(kind, &dir.join("apart"), places, extra, Some(network));
         ensemble.start_all()?;
@@ -157,13 +182,33 @@ impl Ensemble {
             .map(|line| format!("{line}\n"))
             .collect();
         if self.len() > 1 {
-            for (at, place) in self.places.iter().enumerate() {
-                text +=
-                    &format!("server.{}={}:{}:{}\n", at + 1, place.ip, place.peer, place.election);
+            for at in 0..self.len() {
+                text += &format!("{}\n", self.line(at));
             }
+        }
+        if place.is_observer {
+            text += "peerType=observer\n";
         }
         std::fs::write(dir.join("zoo.cfg"), format!("{text}{}\n", self.extra))?;
         Ok(())
+    }
+
+    /// The line of zoo.cfg that names it.
+    pub fn line(&self, at: usize) -> String {
+        let Place { ip, peer, election, is_observer, .. } = self.places[at];
+        let role = if is_observer { ":observer" } else { "" };
+        format!("server.{}={ip}:{peer}:{election}{role}", at + 1)
+    }
+
+    /// Starts one more server, whose zoo.cfg lists all; the others know nothing of it. Returns its index, without
+    /// waiting until it serves.
+    pub fn add(&mut self) -> Result<usize> {
+        let at = self.len();
+        self.places.push(Place::on_loopback(false));
+        self.processes.push(None);
+        self.configure(at)?;
+        self.spawn(at)?;
+        Ok(at)
     }
 
     fn spawn(&mut self, at: usize) -> Result<()> {
