@@ -405,7 +405,9 @@ impl Compiler<'_> {
                         set.add(next(*second as usize));
                         set
                     }
-                    Inst::Jump(to) | Inst::AtomicEnd(to) => next(*to as usize),
+                    Inst::Jump(to) => next(*to as usize),
+                    // What is atomic matches without regard to what follows, which may then fail.
+                    Inst::AtomicEnd(_) => ByteSet::open(),
                     Inst::Atomic { body, .. } => next(*body as usize),
                     Inst::Look { next: to, .. } => next(*to as usize),
                     Inst::Save(_) | Inst::Assert(_) | Inst::Near { .. } | Inst::TurnStart(_) => {

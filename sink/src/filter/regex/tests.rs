@@ -170,6 +170,16 @@ fn any_pattern() -> impl Strategy<Value = String> {
     })
 }
 
+#[test]
+fn what_is_atomic_gives_nothing_back_for_what_follows() {
+    for pattern in ["(?:a|c)*+c", "(?>(?:a|c)*)c", "(?:(?:(?:a|c))*+c){1,2}", "(?>a?c?)c"] {
+        for text in ["c", "cc", "acc"] {
+            let Some([ours, theirs]) = both(pattern, text) else { panic!("{pattern} is refused") };
+            assert_eq!(ours, theirs, "/{pattern}/ on {text}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
