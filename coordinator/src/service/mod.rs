@@ -220,9 +220,10 @@ impl Service {
             connections: HashMap::new(),
             attached: HashMap::new(),
             heard: BTreeMap::new(),
-            // As ZooKeeper numbers them: server, milliseconds, and room to count.
+            // As ZooKeeper numbers them: server, milliseconds, and room to count. With some chance
+            // in it, or a clock that begins anew with each start would give numbers out again.
             next_session: ((settings.server as i64 & 0xff) << 56)
-                | ((now.wall_ms << 24) as u64 >> 8) as i64,
+                | (((now.wall_ms << 24) as u64 >> 8) ^ (boot & 0xff_ffff_ffff)) as i64,
             settings,
             touched: BTreeSet::new(),
             watches: Watches::new(watch_bytes_max),
