@@ -279,11 +279,18 @@ impl Consensus for RaftConsensus {
             // A leader that does not know yet that our log was lost counts on more than there is.
             message.0.commit = message.0.commit.min(self.last_index());
         }
+        if self.restoring.is_some() && message.0.get_msg_type() == MessageType::MsgTimeoutNow {
+            // Nor does it campaign by itself; see tick.
+            return;
+        }
         // What it refuses is of another term or from a server that was removed.
         let _ = self.node.step(message.0);
     }
 
     fn tick(&mut self, patience: Option<usize>) {
+        // To campaign it would look at what it has not applied, and that is not there before the
+        // snapshot counts.
+        let patience = patience.filter(|_| self.restoring.is_none());
         let ticks = patience.map_or(NEVER_TICKS - 1, |more| ELECTION_TICKS + more);
         self.node.raft.set_randomized_election_timeout(ticks);
         self.node.tick();
