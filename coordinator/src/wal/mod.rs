@@ -239,6 +239,10 @@ impl<D: Disk> Wal<D> {
                 offset += length;
                 sequence += 1;
             }
+            if bytes[offset..].iter().any(|byte| *byte != 0) {
+                // What follows may be a newer promise.
+                return Err(WalError::Damaged { name: name.to_string(), offset: offset as u64 });
+            }
             if let Some(vote) = vote {
                 return Ok(vote);
             }

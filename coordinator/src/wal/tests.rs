@@ -247,4 +247,10 @@ fn a_promise_outlives_a_crash_right_after_a_segment_was_begun() {
         let (_, recovered) = open(&disk, snapshot).unwrap();
         assert_eq!((recovered.vote, recovered.entries.len()), (vote, 3 - snapshot as usize));
     }
+    // An older promise must not stand for one that is damaged.
+    let name = disk.list().unwrap()[0].clone();
+    let whole = disk.read(&name).unwrap();
+    let last = (0..whole.len()).rfind(|at| whole[*at..].starts_with(b"elkW")).unwrap();
+    disk.rot(&name, last + HEADER_BYTES);
+    assert!(matches!(open(&disk, 3), Err(WalError::Damaged { .. })));
 }
