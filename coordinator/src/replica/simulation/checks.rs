@@ -1,30 +1,102 @@
 //! What must hold at every moment, whatever happens: an entry does the same everywhere and for
-//! ever, each term has one leader, the trees agree, no ephemeral outlives its session.
+//! ever, each term has one leader, the trees agree, no ephemeral outlives its session, an entry takes
+//! one zxid at most, a session number is given out once, and a multi is done as a whole or not at all.
+//!
+//! What the tree was at each zxid is kept, so that every answer can be held against it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::*;
 
+/// The znodes that clients write.
+pub(super) const COUNTER: &str = "/counter";
+/// Both are only ever written together.
+pub(super) const PAIR: [&str; 2] = ["/left", "/right"];
+
+pub(super) fn own_path(client: usize) -> String {
+    format!("/client{client}")
+}
+
+pub(super) fn ephemeral_path(client: usize) -> String {
+    format!("/e{client}")
+}
+
+fn paths() -> impl Iterator<Item = String> {
+    let own = (0..clients::CLIENTS).flat_map(|at| [own_path(at), ephemeral_path(at)]);
+    own.chain([COUNTER, PAIR[0], PAIR[1]].map(str::to_owned))
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Znode {
+    pub(super) value: Vec<u8>,
+    pub(super) version: i32,
+    pub(super) mzxid: i64,
+    pub(super) owner: SessionId,
+}
+
+/// What clients can see of a state.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct State {
+    znodes: BTreeMap<String, Znode>,
+    pub(super) children: Vec<String>,
+    /// When those of the root changed last.
+    children_zxid: i64,
+}
+
+impl State {
+    fn of(machine: &Machine) -> Self {
+        let tree = &machine.tree;
+        let znode = |path: String| {
+            let node = tree.get(&path)?;
+            let znode = Znode {
+                value: node.data.as_deref().unwrap_or_default().to_vec(),
+                version: node.version,
+                mzxid: node.mzxid.0,
+                owner: node.stat().ephemeral_owner,
+            };
+            Some((path, znode))
+        };
+        let root = tree.find("/").expect("a tree has a root");
+        let mut children: Vec<_> =
+            tree.children(root).map(|id| tree.node(id).name.to_string()).collect();
+        children.sort();
+        let children_zxid = tree.node(root).pzxid.0;
+        Self { znodes: paths().filter_map(znode).collect(), children, children_zxid }
+    }
+
+    pub(super) fn znode(&self, path: &str) -> Option<&Znode> {
+        self.znodes.get(path)
+    }
+
+    /// When what is watched changed last; `None` for the children of the root.
+    pub(super) fn changed(&self, path: Option<&str>) -> i64 {
+        match path {
+            Some(path) => self.znode(path).map_or(0, |znode| znode.mzxid),
+            None => self.children_zxid,
+        }
+    }
+}
+
 /// What a server looked like after an entry.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Note {
     index: u64,
+    zxid: i64,
     digest: u64,
     sessions: Vec<SessionId>,
     ephemeral_owners: Vec<SessionId>,
-    /// When the clients' znodes were changed last.
-    changed: [Option<i64>; clients::CLIENTS],
+    state: State,
 }
 
 impl Note {
     pub(crate) fn of(machine: &Machine) -> Self {
-        let changed = |at| machine.tree.get(&format!("/client{at}")).map(|node| node.mzxid.0);
         Self {
             index: machine.index(),
+            zxid: machine.zxid().0,
             digest: digest(machine),
             sessions: machine.sessions().map(|(session, _)| session).collect(),
             ephemeral_owners: machine.tree.ephemeral_owners(),
-            changed: std::array::from_fn(changed),
+            state: State::of(machine),
         }
     }
 }
@@ -48,12 +120,17 @@ pub(super) struct Checks {
     /// Sessions that were, and those that are over.
     known: HashSet<SessionId>,
     pub(super) closed: HashSet<SessionId>,
-    /// The newest index anybody has applied.
+    /// Those that ended with the entries looked at last.
+    pub(super) just_closed: Vec<SessionId>,
+    /// The newest index anybody has applied, and its zxid.
     newest: u64,
+    newest_zxid: i64,
+    states: BTreeMap<i64, State>,
+    /// Of answered writes.
+    writes: HashSet<i64>,
     pub(super) wiped: u64,
+    pub(super) repaired: u64,
     pub(super) restored: u64,
-    /// Of each client's znode, the zxids that changed it.
-    pub(super) changes: [Vec<i64>; clients::CLIENTS],
 }
 
 impl Checks {
@@ -65,6 +142,27 @@ impl Checks {
         self.leaders.len() as u64
     }
 
+    /// Of the term that a zxid is of.
+    pub(super) fn leader_at(&self, zxid: i64) -> Option<u64> {
+        self.leaders.get(&((zxid >> 32) as u64)).copied()
+    }
+
+    /// What everybody has seen at this zxid.
+    pub(super) fn state(&self, zxid: i64) -> &State {
+        let (_, state) = self.states.range(..=zxid).next_back().expect("somebody was there");
+        state
+    }
+
+    /// The first change after `zxid` of what is watched.
+    pub(super) fn change_after(&self, zxid: i64, path: Option<&str>) -> Option<i64> {
+        let later = self.states.range(zxid + 1..);
+        later.map(|(_, state)| state.changed(path)).find(|changed| *changed > zxid)
+    }
+
+    pub(super) fn write_answered(&mut self, zxid: i64) {
+        assert!(self.writes.insert(zxid), "two writes were given {zxid:x}");
+    }
+
     /// A machine that was read back, or came from another server, is one that was.
     pub(super) fn is_one_that_was(&self, machine: &Machine) {
         if let Some(known) = self.digests.get(&machine.index()) {
@@ -74,27 +172,45 @@ impl Checks {
 
     /// After a server has applied what was committed.
     pub(super) fn advanced<C: Consensus>(&mut self, id: u64, replica: &mut Replica<C>) {
-        for note in std::mem::take(&mut replica.notes) {
-            let Note { index, digest, sessions, ephemeral_owners, changed } = note;
-            let first = *self.digests.entry(index).or_insert(digest);
-            assert_eq!(digest, first, "server {id} has another entry {index}");
-            for owner in ephemeral_owners {
-                assert!(sessions.contains(&owner), "entry {index}: an ephemeral outlives {owner}");
-            }
-            if index > self.newest {
-                self.newest = index;
-                let sessions: HashSet<_> = sessions.into_iter().collect();
-                self.closed.extend(self.known.difference(&sessions));
-                self.known.extend(sessions);
-                for (changes, changed) in self.changes.iter_mut().zip(changed) {
-                    changes.extend(changed.filter(|zxid| changes.last() < Some(zxid)));
-                }
-            }
-        }
         if replica.consensus.is_leader() {
             let term = replica.consensus.term();
             let leader = *self.leaders.entry(term).or_insert(id);
             assert_eq!(leader, id, "two leaders in term {term}");
         }
+        for note in std::mem::take(&mut replica.notes) {
+            let first = *self.digests.entry(note.index).or_insert(note.digest);
+            assert_eq!(note.digest, first, "server {id} has another entry {}", note.index);
+            if note.index > self.newest {
+                self.first_applied(note);
+            }
+        }
+    }
+
+    fn first_applied(&mut self, note: Note) {
+        let Note { index, zxid, sessions, ephemeral_owners, state, .. } = note;
+        for owner in ephemeral_owners {
+            assert!(sessions.contains(&owner), "entry {index}: an ephemeral outlives {owner}");
+        }
+        let is_next = zxid - self.newest_zxid <= 1 || zxid as u32 <= 1;
+        assert!(
+            zxid >= self.newest_zxid && is_next,
+            "entry {index} goes from {:x} to {zxid:x}",
+            self.newest_zxid
+        );
+        let [left, right] = PAIR.map(|path| state.znode(path).map(|znode| &znode.value));
+        assert_eq!(left, right, "entry {index}: half of a multi");
+        let sessions: HashSet<_> = sessions.into_iter().collect();
+        let over: Vec<_> = self.known.difference(&sessions).copied().collect();
+        for session in over {
+            if self.closed.insert(session) {
+                self.just_closed.push(session);
+            }
+        }
+        for session in &sessions {
+            assert!(!self.closed.contains(session), "entry {index}: {session} is there again");
+        }
+        self.known.extend(sessions);
+        (self.newest, self.newest_zxid) = (index, zxid);
+        self.states.insert(zxid, state);
     }
 }

@@ -1,42 +1,63 @@
-//! Clients, and what they may and may not be shown.
+//! Clients: what they ask, on whatever server they come to. What they may be told stands in
+//! [`answers`](super::answers).
 //!
-//! Each owns a znode that it alone writes, with rising numbers: what it reads there must be what it
-//! wrote, at least what was acknowledged. All count in one znode by compare-and-set: each
-//! version is won once, and those won later in time are larger. After a sync a client must see
-//! what others were acknowledged before it asked. Nobody is shown an older state than before, on
-//! whatever server, nor a newer one before the event that tells of it; and nobody is told that a
-//! session is over which is not.
+//! Each owns a znode that it alone writes, with rising numbers, and an ephemeral; all count in one
+//! znode by compare-and-set, and write a pair of znodes by multi, which now and then must fail. They
+//! watch each other's znodes and the children of the root, and set their watches again when they come
+//! back. Some end their session, some leave without a word, some are silent until it is over.
 
 use std::collections::VecDeque;
 
 use elkfk_wire::jute::{
-    Acl, ConnectRequest, ConnectResponse, CreateKind, ErrorCode, EventKind, OpCode, Reader,
-    ReplyHeader, Request, RequestHeader, Response, WatchedEvent, Zxid, create_flags, end_frame,
-    frame_in, start_frame, xid,
+    Acl, ConnectRequest, CreateKind, Request, RequestHeader, Zxid, create_flags, end_frame,
+    start_frame, xid,
 };
 
+use super::checks::{COUNTER, PAIR, ephemeral_path, own_path};
 use super::*;
 
 pub(super) const CLIENTS: usize = 4;
-const COUNTER: &str = "/counter";
+/// One that sends something this often at least is heard of.
+const STEADY_GAP_MS: u64 = 600;
 
 #[derive(Debug, Clone, PartialEq)]
-enum Sent {
+pub(super) enum Sent {
     Create,
     Set(u64),
-    Get,
+    /// What the own znode holds at least and at most, by what was asked before.
+    Get(u64, u64),
     Ephemeral,
-    /// Sets a watch on the next client's znode.
-    Watch,
+    DeleteEphemeral,
+    /// Sets a watch on the next client's znode, or on the children of the root.
+    Watch(Watch),
+    SetWatches,
     Sync,
     /// Reads the next client's znode after a sync; at least this was acknowledged when it asked.
     GetOther(u64),
-    CreateCounter,
+    CreateShared,
     ReadCounter,
     /// Adds one where the version is still this; what was won before it was asked.
     Count {
         won: i32,
     },
+    /// Both of the pair, or neither.
+    Pair(u64, bool),
+    CloseSession,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Watch {
+    Data,
+    Children,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Outstanding {
+    pub(super) xid: i32,
+    pub(super) sent: Sent,
+    pub(super) sent_ms: u64,
+    /// The newest zxid of a write that anybody was answered when it was asked.
+    pub(super) after: i64,
 }
 
 #[derive(Default)]
@@ -44,42 +65,55 @@ pub(super) struct Client {
     pub(super) connection: Option<ConnectionId>,
     pub(super) server: u64,
     /// The handshake is answered.
-    is_live: bool,
-    session: SessionId,
-    password: Vec<u8>,
-    outstanding: VecDeque<(i32, Sent)>,
+    pub(super) is_live: bool,
+    pub(super) session: SessionId,
+    pub(super) password: Vec<u8>,
+    pub(super) outstanding: VecDeque<Outstanding>,
     next_xid: i32,
-    last_zxid: i64,
+    pub(super) last_zxid: i64,
     /// Whether its znode was ever acknowledged.
-    is_created: bool,
-    sent: u64,
-    acknowledged: u64,
-    /// Where a watch on the next one's znode is set: the state it was set in.
-    watch: Option<i64>,
+    pub(super) is_created: bool,
+    pub(super) sent: u64,
+    pub(super) acknowledged: u64,
+    /// The state the watch was set in, and whether there was anything to watch.
+    pub(super) watches: [Option<(i64, bool)>; 2],
+    pub(super) must_set_watches: bool,
     pub(super) events: u64,
     /// It does nothing before.
-    silent_until_ms: u64,
+    pub(super) silent_until_ms: u64,
+    /// Since when it has been heard of, on one connection, without a gap.
+    pub(super) steady_since_ms: u64,
+    sent_ms: u64,
+    pub(super) answered_ms: u64,
     /// The counter's version as read last.
-    counter: Option<i32>,
+    pub(super) counter: Option<i32>,
     pub(super) all_acknowledged: u64,
-    pub(super) refused_sessions: u64,
+    pub(super) is_closing: bool,
 }
 
-fn create(path: String, flags: i32) -> Request<'static> {
+fn create(path: &str, flags: i32, data: &[u8]) -> Request<'static> {
     Request::Create {
         kind: CreateKind::Create,
-        path: path.into(),
-        data: Some(0u64.to_be_bytes().to_vec().into()),
+        path: path.to_owned().into(),
+        data: Some(data.to_vec().into()),
         acl: Some(vec![Acl::OPEN]),
         flags,
         ttl_ms: 0,
     }
 }
 
+fn get(path: &str) -> Request<'static> {
+    Request::GetData { path: path.to_owned().into(), watch: false }
+}
+
+fn set(path: &str, data: &[u8], version: i32) -> Request<'static> {
+    Request::SetData { path: path.to_owned().into(), data: Some(data.to_vec().into()), version }
+}
+
 impl World {
     pub(super) fn act(&mut self, at: usize) {
         let client = &mut self.clients[at];
-        if self.now_ms < client.silent_until_ms {
+        if self.now_ms < client.silent_until_ms || client.is_closing {
             return;
         }
         if client.connection.is_none() {
@@ -90,55 +124,23 @@ impl World {
         if !is_live || client.outstanding.len() > 5 || !self.is_awake(server) {
             return;
         }
-        let choice = self.random.random_range(0..16);
-        let next = (at + 1) % CLIENTS;
-        let (path, other) = (format!("/client{at}"), format!("/client{next}"));
-        let others_acknowledged = self.clients[next].acknowledged;
-        let won = self.won;
-        let client = &mut self.clients[at];
-        let get = |path: &str| Request::GetData { path: path.to_owned().into(), watch: false };
-        let requests = match choice {
-            _ if !client.is_created => {
-                vec![(Sent::Create, create(path, create_flags::PERSISTENT))]
-            }
-            0 => vec![(Sent::Ephemeral, create(format!("/e{at}"), create_flags::EPHEMERAL))],
-            1..3 => vec![(Sent::Get, get(&path))],
-            3 => vec![(Sent::Watch, Request::Exists { path: other.into(), watch: true })],
-            4..6 => {
-                let sync = Request::Sync { path: "/".into() };
-                let read = Sent::GetOther(others_acknowledged);
-                vec![(Sent::Sync, sync), (read, get(&other))]
-            }
-            6..11 => match client.counter.take() {
-                Some(version) => {
-                    let data = Some(Vec::new().into());
-                    let set = Request::SetData { path: COUNTER.into(), data, version };
-                    vec![(Sent::Count { won }, set)]
-                }
-                None if choice == 6 => {
-                    vec![(
-                        Sent::CreateCounter,
-                        create(COUNTER.to_owned(), create_flags::PERSISTENT),
-                    )]
-                }
-                None => {
-                    let path = COUNTER.into();
-                    vec![(Sent::ReadCounter, Request::Exists { path, watch: false })]
-                }
-            },
-            _ => {
-                client.sent += 1;
-                let data = Some(client.sent.to_be_bytes().to_vec().into());
-                let request = Request::SetData { path: path.into(), data, version: -1 };
-                vec![(Sent::Set(client.sent), request)]
-            }
+        let requests = match self.clients[at].must_set_watches {
+            true => vec![self.watches_again(at)],
+            false => self.requests(at),
         };
+        let (after, now_ms) = (self.acknowledged_zxid, self.now_ms);
+        let client = &mut self.clients[at];
+        if now_ms > client.sent_ms + STEADY_GAP_MS {
+            client.steady_since_ms = now_ms;
+        }
+        client.sent_ms = now_ms;
         let mut frames = Vec::new();
         for (sent, request) in requests {
             client.next_xid += 1;
-            client.outstanding.push_back((client.next_xid, sent));
+            let xid = if sent == Sent::SetWatches { xid::SET_WATCHES } else { client.next_xid };
+            client.outstanding.push_back(Outstanding { xid, sent, sent_ms: now_ms, after });
             let start = start_frame(&mut frames);
-            RequestHeader { xid: client.next_xid, op: request.op().code() }.encode(&mut frames);
+            RequestHeader { xid, op: request.op().code() }.encode(&mut frames);
             request.encode(&mut frames);
             end_frame(&mut frames, start);
         }
@@ -150,19 +152,120 @@ impl World {
         self.advance(server);
     }
 
+    /// What one thinks of next; some of it only makes sense together.
+    fn requests(&mut self, at: usize) -> Vec<(Sent, Request<'static>)> {
+        let mut choice = self.random.random_range(0..24);
+        let next = (at + 1) % CLIENTS;
+        let others_acknowledged = self.clients[next].acknowledged;
+        let won = self.won;
+        let client = &mut self.clients[at];
+        if choice == 23 && self.faults.is_calm {
+            choice = 0;
+        }
+        match choice {
+            _ if !client.is_created => {
+                let data = 0u64.to_be_bytes();
+                vec![(Sent::Create, create(&own_path(at), create_flags::PERSISTENT, &data))]
+            }
+            0 => {
+                let request = create(&ephemeral_path(at), create_flags::EPHEMERAL, b"here");
+                vec![(Sent::Ephemeral, request)]
+            }
+            1 => {
+                let path = ephemeral_path(at).into();
+                vec![(Sent::DeleteEphemeral, Request::Delete { path, version: -1 })]
+            }
+            2..4 => {
+                vec![(Sent::Get(client.acknowledged, client.sent), get(&own_path(at)))]
+            }
+            4 => {
+                let request = Request::Exists { path: own_path(next).into(), watch: true };
+                vec![(Sent::Watch(Watch::Data), request)]
+            }
+            5 => {
+                let request = Request::GetChildren2 { path: "/".into(), watch: true };
+                vec![(Sent::Watch(Watch::Children), request)]
+            }
+            6..8 => {
+                let sync = Request::Sync { path: "/".into() };
+                let mut all = vec![(Sent::Sync, sync)];
+                all.push((Sent::GetOther(others_acknowledged), get(&own_path(next))));
+                if choice == 7 {
+                    // A write right behind them, which they must not see.
+                    all.push((Sent::Get(client.acknowledged, client.sent), get(&own_path(at))));
+                    client.sent += 1;
+                    let data = client.sent.to_be_bytes();
+                    all.push((Sent::Set(client.sent), set(&own_path(at), &data, -1)));
+                }
+                all
+            }
+            8..13 => match client.counter.take() {
+                Some(version) => vec![(Sent::Count { won }, set(COUNTER, b"", version))],
+                None if choice == 8 => {
+                    let shared = [COUNTER, PAIR[0], PAIR[1]].map(|path| create(path, 0, b""));
+                    vec![(Sent::CreateShared, Request::Multi(shared.to_vec()))]
+                }
+                None => {
+                    let path = COUNTER.into();
+                    vec![(Sent::ReadCounter, Request::Exists { path, watch: false })]
+                }
+            },
+            13..16 => {
+                client.sent += 1;
+                let value = (at as u64) << 32 | client.sent;
+                let data = value.to_be_bytes();
+                let must_fail = choice == 15;
+                let mut all = vec![set(PAIR[0], &data, -1), set(PAIR[1], &data, -1)];
+                if must_fail {
+                    all.insert(1, set(PAIR[1], &data, i32::MAX));
+                }
+                vec![(Sent::Pair(value, must_fail), Request::Multi(all))]
+            }
+            23 => {
+                client.is_closing = true;
+                vec![(Sent::CloseSession, Request::CloseSession)]
+            }
+            _ => {
+                client.sent += 1;
+                let data = client.sent.to_be_bytes();
+                vec![(Sent::Set(client.sent), set(&own_path(at), &data, -1))]
+            }
+        }
+    }
+
+    /// First of all on a new connection, as ZooKeeper's clients do.
+    fn watches_again(&mut self, at: usize) -> (Sent, Request<'static>) {
+        let other = own_path((at + 1) % CLIENTS);
+        let client = &mut self.clients[at];
+        client.must_set_watches = false;
+        let [data, children] = client.watches;
+        let paths = |is_set: bool, path: &str| match is_set {
+            true => vec![path.to_owned().into()],
+            false => Vec::new(),
+        };
+        let request = Request::SetWatches {
+            relative_zxid: Zxid(client.last_zxid),
+            data: paths(data.is_some_and(|(_, was_there)| was_there), &other),
+            exist: paths(data.is_some_and(|(_, was_there)| !was_there), &other),
+            child: paths(children.is_some(), "/"),
+        };
+        (Sent::SetWatches, request)
+    }
+
     fn connect(&mut self, at: usize, server: u64) {
         if !self.is_awake(server) {
             return;
         }
         let id = self.next_connection;
         self.next_connection += 1;
-        let now = self.now_of(server);
+        let (now, now_ms) = (self.now_of(server), self.now_ms);
         let client = &mut self.clients[at];
         client.connection = Some(id);
         client.server = server;
         client.is_live = false;
         client.outstanding.clear();
         client.counter = None;
+        (client.steady_since_ms, client.sent_ms) = (now_ms, now_ms);
         let password = client.password.clone();
         let request = ConnectRequest {
             protocol_version: 0,
@@ -181,17 +284,23 @@ impl World {
 
     /// The connection ends, as the client sees it.
     pub(super) fn forget_connection(&mut self, at: usize) {
-        // A watch goes with its connection.
-        self.clients[at].watch = None;
-        self.clients[at].connection = None;
-        self.clients[at].is_live = false;
+        let client = &mut self.clients[at];
+        client.connection = None;
+        client.is_live = false;
+        client.is_closing = false;
+        client.must_set_watches = false;
     }
 
     pub(super) fn drop_client(&mut self, at: usize) {
+        if self.faults.is_calm && self.random.random_bool(0.95) {
+            return;
+        }
         if let Some(id) = self.clients[at].connection {
             let server = self.clients[at].server;
             self.forget_connection(at);
-            if let Some(server) = self.server(server) {
+            // Now and then the server does not hear of it.
+            let is_noticed = self.random.random_bool(0.7);
+            if let Some(server) = self.server(server).filter(|_| is_noticed) {
                 server.replica.service.gone(id);
             }
             if self.random.random_bool(0.2) {
@@ -199,223 +308,4 @@ impl World {
             }
         }
     }
-
-    pub(super) fn deliver_to_clients(&mut self, id: u64) {
-        let Some(server) = self.server(id) else { return };
-        for delivery in server.replica.service.take_deliveries() {
-            self.trace.update(&delivery.connection.to_be_bytes());
-            self.trace.update(&delivery.bytes);
-            let at = (self.clients.iter())
-                .position(|client| client.connection == Some(delivery.connection));
-            let Some(at) = at else { continue };
-            let mut rest = &delivery.bytes[..];
-            while let Ok(Some(frame)) = frame_in(rest, 1 << 20) {
-                rest = &rest[4 + frame.len()..];
-                self.received(at, frame);
-            }
-            if delivery.is_last {
-                self.forget_connection(at);
-                if let Some(server) = self.server(id) {
-                    server.replica.service.gone(delivery.connection);
-                }
-            }
-        }
-    }
-
-    fn received(&mut self, at: usize, frame: &[u8]) {
-        let client = &mut self.clients[at];
-        if !client.is_live {
-            let response = ConnectResponse::decode(frame).unwrap();
-            if response.session == SessionId(0) {
-                let session = client.session;
-                assert!(self.checks.closed.contains(&session), "{session} is said to be over");
-                client.refused_sessions += 1;
-            } else {
-                client.is_live = true;
-            }
-            client.session = response.session;
-            client.password = response.password.to_vec();
-            return;
-        }
-        let mut reader = Reader::new(frame);
-        let header = ReplyHeader::decode(&mut reader).unwrap();
-        if header.xid == xid::NOTIFICATION {
-            let event = WatchedEvent::decode(&mut reader).unwrap();
-            assert!(matches!(event.kind, EventKind::Created | EventKind::DataChanged));
-            assert!(client.watch.take().is_some(), "an event of no watch");
-            client.events += 1;
-            return;
-        }
-        let (xid, sent) = client.outstanding.pop_front().expect("answers answer");
-        assert_eq!(header.xid, xid, "answers come in order");
-        assert!(header.zxid.0 >= client.last_zxid, "the state goes back");
-        client.last_zxid = header.zxid.0;
-        if let Some(set) = client.watch {
-            let changes = &self.checks.changes[(at + 1) % CLIENTS];
-            let change = changes.iter().find(|zxid| **zxid > set);
-            assert!(
-                change.is_none_or(|zxid| header.zxid.0 < *zxid),
-                "client {at} is shown {} before the event of {change:?}",
-                header.zxid
-            );
-        }
-        let is_lost =
-            [ErrorCode::ConnectionLoss, ErrorCode::SessionMoved, ErrorCode::SessionExpired]
-                .into_iter()
-                .any(|code| header.error == code.code());
-        if is_lost {
-            return;
-        }
-        client.all_acknowledged += 1;
-        match sent {
-            Sent::Create => {
-                assert!(header.error == 0 || header.error == ErrorCode::NodeExists.code());
-                client.is_created = true;
-            }
-            Sent::Set(value) => {
-                assert_eq!(header.error, 0);
-                client.acknowledged = value;
-            }
-            Sent::Get | Sent::GetOther(_) => {
-                if let Sent::GetOther(_) = sent
-                    && header.error == ErrorCode::NoNode.code()
-                {
-                    assert!(
-                        !self.clients[(at + 1) % CLIENTS].is_created || sent == Sent::GetOther(0)
-                    );
-                    return;
-                }
-                assert_eq!(header.error, 0);
-                let Ok(Response::Data(Some(data), _)) =
-                    Response::decode(OpCode::GetData, &mut reader)
-                else {
-                    panic!("no data")
-                };
-                let value = u64::from_be_bytes(data.as_ref().try_into().unwrap());
-                let (least, most) = match sent {
-                    Sent::GetOther(least) => (least, self.clients[(at + 1) % CLIENTS].sent),
-                    _ => (client.acknowledged, client.sent),
-                };
-                assert!(
-                    (least..=most).contains(&value),
-                    "client {at} reads {value}, not {least} to {most}"
-                );
-            }
-            Sent::Watch => client.watch = Some(header.zxid.0),
-            Sent::ReadCounter => {
-                if header.error == 0
-                    && let Ok(Response::Stat(stat)) = Response::decode(OpCode::Exists, &mut reader)
-                {
-                    client.counter = Some(stat.version);
-                }
-            }
-            Sent::Count { won } => {
-                if header.error == ErrorCode::BadVersion.code() {
-                    return;
-                }
-                assert_eq!(header.error, 0);
-                let Ok(Response::Stat(stat)) = Response::decode(OpCode::SetData, &mut reader)
-                else {
-                    panic!("no stat")
-                };
-                assert!(self.wins.insert(stat.version), "version {} is won twice", stat.version);
-                assert!(stat.version > won, "{} is won after {won}", stat.version);
-                self.won = self.won.max(stat.version);
-            }
-            Sent::CreateCounter | Sent::Sync | Sent::Ephemeral => {}
-        }
-    }
-
-    /// Everything works again: it must come to rest, with nothing lost.
-    pub(super) fn heal(&mut self) {
-        self.faults = Faults {
-            crashes: false,
-            wipes: false,
-            cuts: false,
-            pauses: false,
-            full_disks: false,
-            clocks: false,
-        };
-        self.cuts.clear();
-        for id in self.ids() {
-            self.disks[id as usize - 1].set_capacity(u64::MAX);
-            match self.server(id) {
-                Some(server) => server.paused_until_ms = 0,
-                None => self.start(id),
-            }
-        }
-        for at in 0..CLIENTS {
-            self.clients[at].silent_until_ms = 0;
-        }
-        let until_ms = self.now_ms + HEALED_WITHIN_MS;
-        while self.now_ms < until_ms {
-            self.work_for_5_ms();
-            if self.random.random_bool(0.3) {
-                let at = self.random.random_range(0..CLIENTS);
-                self.act(at);
-            }
-        }
-        for (at, client) in self.clients.iter().enumerate() {
-            let standing = || {
-                let servers = self.servers.iter().flatten();
-                servers.map(|server| server.replica.standing()).collect::<Vec<_>>().join("\n")
-            };
-            assert!(client.is_live, "client {at} has no session\n{}", standing());
-            assert!(
-                client.is_created,
-                "client {at} on {} at {:?} has written nothing, waits for {:?}\n{}",
-                client.server,
-                client.connection,
-                client.outstanding,
-                standing()
-            );
-        }
-        self.settle();
-        let newest = self.checks.newest();
-        for id in self.ids() {
-            let server = self.server(id).expect("all were started");
-            assert!(
-                server.replica.service.is_serving(),
-                "server {id} serves: {:?}",
-                server.replica.standing()
-            );
-            assert!(!server.replica.is_joining(), "server {id} is a member");
-            assert_eq!(server.replica.service.machine.index(), newest, "server {id} has it all");
-        }
-        let tree = &self.servers[0].as_ref().expect("it was started").replica.service.machine.tree;
-        for (at, client) in self.clients.iter().enumerate() {
-            let node = tree.get(&format!("/client{at}")).expect("it was acknowledged");
-            let value = u64::from_be_bytes(node.data.as_deref().unwrap().try_into().unwrap());
-            assert!((client.acknowledged..=client.sent).contains(&value), "client {at}: {value}");
-        }
-        let counter = tree.get(COUNTER).map_or(0, |node| node.version);
-        assert!(self.wins.last().is_none_or(|last| *last <= counter), "the counter goes back");
-    }
-
-    /// Nobody asks for anything more, until everything is everywhere.
-    fn settle(&mut self) {
-        let until_ms = self.now_ms + 3000;
-        while self.now_ms < until_ms {
-            self.work_for_5_ms();
-        }
-    }
-
-    fn work_for_5_ms(&mut self) {
-        self.pass(5);
-        for id in self.ids() {
-            self.persist(id);
-            let wants = |server: &mut Server| {
-                server.snapshot.is_some() || server.replica.consensus.wants_snapshot()
-            };
-            if self.server(id).is_some_and(wants) {
-                self.snapshot(id);
-            }
-        }
-        for _ in 0..self.servers.len() * 4 {
-            self.deliver();
-        }
-    }
 }
-
-/// Everything must work again after this long without faults.
-const HEALED_WITHIN_MS: u64 = 15_000;

@@ -8,8 +8,10 @@
 //!
 //! `ELKFK_SIMULATION_SEEDS=N` runs so many seeds in place of the usual few, `FROM..TO` those.
 
+mod answers;
 mod checks;
 mod clients;
+mod healing;
 mod runs;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,9 +24,10 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::consensus::{Members, RaftConsensus};
 use crate::machine::Rules;
-use crate::recovery::{Recovered, forget_joining, recover};
+use crate::recovery::{Recovered, forget_joining, mark_repairing, recover};
 use crate::service::{ConnectionId, Settings, WATCH_BYTES_MAX};
 use crate::snapshots::{self, SnapshotReceiver, SnapshotWriter};
+use crate::wal::disk::Disk;
 use crate::wal::simulated::SimulatedDisk;
 use crate::wal::{AppendError, Wal};
 
@@ -38,6 +41,8 @@ const SEGMENT_BYTES: u64 = 16 << 10;
 const TICK_MS: u64 = 50;
 const SESSION_TIMEOUT_MS: i32 = 4000;
 const CONTACT_LIMIT_MS: u64 = 3000;
+/// What a clock that is right shows in the beginning, since 1970.
+const WALL_MS: i64 = 1_700_000_000_000;
 
 /// What goes from one server to another, in its order, until the connection breaks.
 enum Parcel {
@@ -54,19 +59,24 @@ struct Server {
     next_tick_ms: u64,
     /// It does nothing before.
     paused_until_ms: u64,
-    /// Its clock differs from the others'.
-    wall_offset_ms: i64,
+    /// Nothing becomes durable before.
+    slow_until_ms: u64,
 }
 
 /// Which faults a run has.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Faults {
     crashes: bool,
     wipes: bool,
     cuts: bool,
     pauses: bool,
     full_disks: bool,
+    slow_disks: bool,
+    /// Bits of what was durable flip, on one server that has whole peers.
+    rots: bool,
     clocks: bool,
+    /// Clients stay where they are, and time passes faster.
+    is_calm: bool,
 }
 
 struct World {
@@ -75,6 +85,8 @@ struct World {
     members: Members,
     now_ms: u64,
     disks: Vec<SimulatedDisk>,
+    /// What each server's clock was ahead, in turn; the last holds, across restarts.
+    clocks: Vec<Vec<i64>>,
     /// `None` while it is down.
     servers: Vec<Option<Server>>,
     /// From and to: what is on its way; `None` where there is no connection.
@@ -87,9 +99,18 @@ struct World {
     /// Versions of the counter that were won, and the newest of them.
     wins: BTreeSet<i32>,
     won: i32,
+    /// The newest of a write that anybody was answered.
+    acknowledged_zxid: i64,
+    /// Sessions that clients ended.
+    ended: u64,
     /// Everything any client was sent.
     trace: crc32fast::Hasher,
     checks: Checks,
+    /// The bit that was flipped on the disk of a server that is down.
+    rotten: Option<(String, usize)>,
+    /// A server whose tree is known to be damaged, and what it says of that.
+    silenced: Option<u64>,
+    failure: Option<String>,
 }
 
 fn settings(server: u64) -> Settings {
@@ -115,16 +136,38 @@ impl World {
             cuts: random.random_bool(0.6),
             pauses: random.random_bool(0.4),
             full_disks: random.random_bool(0.3),
+            slow_disks: random.random_bool(0.3),
+            rots: count > 1 && random.random_bool(0.3),
             clocks: random.random_bool(0.3),
+            is_calm: random.random_bool(0.3),
         };
         let learners = if count == 3 && random.random_bool(0.2) { vec![4] } else { vec![] };
-        let members = Members { voters: (1..=count).collect(), learners };
+        Self::with(seed, random, faults, Members { voters: (1..=count).collect(), learners })
+    }
+
+    fn without_faults(seed: u64, count: u64) -> Self {
+        let members = Members { voters: (1..=count).collect(), learners: vec![] };
+        let faults = Faults { is_calm: true, ..Faults::default() };
+        Self::with(seed, StdRng::seed_from_u64(seed), faults, members)
+    }
+
+    /// A server that does not lead.
+    fn follower(&self) -> u64 {
+        let follows = |id: &u64| {
+            let server = self.servers[*id as usize - 1].as_ref();
+            server.is_some_and(|server| !server.replica.consensus.is_leader())
+        };
+        self.ids().find(follows).expect("one leads at most")
+    }
+
+    fn with(seed: u64, random: StdRng, faults: Faults, members: Members) -> Self {
         let ids: Vec<_> = members.voters.iter().chain(&members.learners).copied().collect();
         let pairs = ids.iter().flat_map(|from| ids.iter().map(move |to| (*from, *to)));
         let mut world = Self {
             faults,
             now_ms: 1,
             disks: ids.iter().map(|id| SimulatedDisk::new(seed ^ (0xd15c + id))).collect(),
+            clocks: ids.iter().map(|_| vec![0]).collect(),
             servers: ids.iter().map(|_| None).collect(),
             channels: pairs.filter(|(from, to)| from != to).map(|pair| (pair, None)).collect(),
             cuts: BTreeMap::new(),
@@ -133,8 +176,13 @@ impl World {
             clients: (0..clients::CLIENTS).map(|_| Client::default()).collect(),
             wins: BTreeSet::new(),
             won: 0,
+            acknowledged_zxid: 0,
+            ended: 0,
             trace: crc32fast::Hasher::new(),
             checks: Checks::default(),
+            rotten: None,
+            silenced: None,
+            failure: None,
             random,
             members,
         };
@@ -153,20 +201,42 @@ impl World {
     }
 
     fn now_of(&self, id: u64) -> Now {
-        let offset = self.servers[id as usize - 1].as_ref().map_or(0, |one| one.wall_offset_ms);
-        Now { steady_ms: self.now_ms, wall_ms: 1_700_000_000_000 + self.now_ms as i64 + offset }
+        let offset_ms = self.clocks[id as usize - 1].last().copied().unwrap_or(0);
+        Now { steady_ms: self.now_ms, wall_ms: WALL_MS + self.now_ms as i64 + offset_ms }
     }
 
     fn start(&mut self, id: u64) {
         self.lives += 1;
-        let disk = self.disks[id as usize - 1].clone();
+        if self.faults.clocks && self.random.random_bool(0.3) {
+            // A clock without a battery: at every start it is the same time.
+            self.clocks[id as usize - 1].push(-(self.now_ms as i64));
+        }
         // Files of the snapshots and of the log have names of their own, so one directory does.
-        let recovered = recover(disk.clone(), disk, id, &self.members, SEGMENT_BYTES);
+        let read = |disk: &SimulatedDisk| {
+            recover(disk.clone(), disk.clone(), id, &self.members, SEGMENT_BYTES)
+        };
+        let disk = &mut self.disks[id as usize - 1];
+        let recovered = match (read(disk), self.rotten.take()) {
+            (Err(error), Some(_)) if error.is_damage() => {
+                // As the shell does: what is there is set aside.
+                *disk = SimulatedDisk::new(self.random.random());
+                mark_repairing(disk).expect("there is room");
+                self.checks.repaired += 1;
+                read(disk)
+            }
+            (recovered, rotten) => {
+                // What nobody has read yet could be found when others cannot help.
+                if let Some((name, offset)) = rotten {
+                    disk.rot(&name, offset);
+                }
+                recovered
+            }
+        };
         let Recovered { machine, wal, consensus, has_empty_log, is_joining, .. } =
             recovered.expect("a crash leaves nothing damaged");
         self.checks.is_one_that_was(&machine);
         let now = self.now_of(id);
-        let service = Service::new(machine, settings(id), self.lives, now);
+        let service = Service::new(machine, settings(id), self.random.random(), now);
         let mut secret = [0; 32];
         self.random.fill(&mut secret);
         let terms = Terms {
@@ -183,7 +253,7 @@ impl World {
             snapshot: None,
             next_tick_ms: self.now_ms,
             paused_until_ms: 0,
-            wall_offset_ms: 0,
+            slow_until_ms: 0,
         });
     }
 
@@ -191,7 +261,12 @@ impl World {
     fn advance(&mut self, id: u64) {
         let Some(server) = self.servers[id as usize - 1].as_mut() else { return };
         let work = server.replica.advance();
-        assert_eq!(work.failure, None, "server {id}");
+        if self.silenced == Some(id) {
+            self.failure = self.failure.take().or(work.failure);
+            server.replica.notes.clear();
+        } else {
+            assert_eq!(work.failure, None, "server {id}");
+        }
         for task in work.log {
             if let LogWork::Append { batch, .. } = &task
                 && batch.restored.is_some()
@@ -201,6 +276,8 @@ impl World {
             server.log.push_back(task);
         }
         self.checks.advanced(id, &mut server.replica);
+        self.sessions_closed();
+        let Some(server) = self.servers[id as usize - 1].as_mut() else { return };
         for (to, message) in work.messages {
             let parcel = match message {
                 PeerMessage::Raft(message) if message.snapshot_index().is_some() => {
@@ -242,7 +319,8 @@ impl World {
             }
             380..780 => self.deliver(),
             780..900 => {
-                let ms = self.random.random_range(1..40);
+                let most = if self.faults.is_calm { 120 } else { 40 };
+                let ms = self.random.random_range(1..most);
                 self.pass(ms);
             }
             900..960 => {
@@ -346,7 +424,8 @@ impl World {
 
     /// Makes some of what waits durable.
     fn persist(&mut self, id: u64) {
-        if !self.is_awake(id) {
+        let slow_until_ms = self.server(id).map_or(0, |server| server.slow_until_ms);
+        if !self.is_awake(id) || self.now_ms < slow_until_ms {
             return;
         }
         let now = self.now_of(id);
@@ -398,7 +477,7 @@ impl World {
         let id = self.any_server();
         let is_majority_up =
             self.ids().filter(|id| self.is_awake(*id)).count() * 2 > self.servers.len();
-        match self.random.random_range(0..20) {
+        match self.random.random_range(0..22) {
             0..3 if self.faults.crashes => self.crash(id),
             3..7 if self.servers[id as usize - 1].is_none() => {
                 self.start(id);
@@ -429,8 +508,13 @@ impl World {
             }
             18 if self.faults.clocks => {
                 let offset_ms = self.random.random_range(-3_600_000..3_600_000);
+                self.clocks[id as usize - 1].push(offset_ms);
+            }
+            20 if self.faults.rots && is_majority_up => self.rot(id),
+            21 if self.faults.slow_disks => {
+                let until_ms = self.now_ms + self.random.random_range(10..4000);
                 if let Some(server) = self.server(id) {
-                    server.wall_offset_ms = offset_ms;
+                    server.slow_until_ms = until_ms;
                 }
             }
             19 => {
@@ -483,18 +567,63 @@ impl World {
 
     /// A disk is lost, where everybody else has what was on it.
     fn wipe(&mut self, id: u64) {
+        if self.have_whole_others(id) {
+            self.crash(id);
+            self.disks[id as usize - 1] = SimulatedDisk::new(self.random.random());
+            self.rotten = None;
+            self.checks.wiped += 1;
+        }
+    }
+
+    /// A bit flips in what was durable, and the server is started again. Not in the end of the log:
+    /// that could as well have been torn by the crash.
+    fn rot(&mut self, id: u64) {
+        if !self.have_whole_others(id) {
+            return;
+        }
+        self.crash(id);
+        let disk = self.disks[id as usize - 1].clone();
+        let names: Vec<_> = disk.list().expect("a list").into_iter().collect();
+        let last_log = names.iter().rfind(|name| name.starts_with("log-")).cloned();
+        let mut places = Vec::new();
+        for name in names {
+            let bytes = disk.read(&name).expect("it is there");
+            let end = match name {
+                _ if Some(&name) == last_log.as_ref() => end_of_whole_records(&bytes),
+                _ if name.starts_with("log-") => {
+                    bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0)
+                }
+                _ if name.starts_with("snapshot-") => bytes.len(),
+                _ => 0,
+            };
+            if end > 0 {
+                places.push((name, end));
+            }
+        }
+        if !places.is_empty() {
+            let (name, end) = places.swap_remove(self.random.random_range(0..places.len()));
+            let offset = self.random.random_range(0..end);
+            disk.rot(&name, offset);
+            self.rotten = Some((name, offset));
+        }
+        self.start(id);
+        self.advance(id);
+    }
+
+    fn have_whole_others(&self, id: u64) -> bool {
         let is_whole = |other: &u64| {
             let server = self.servers[*other as usize - 1].as_ref();
             server
                 .is_some_and(|server| !server.replica.is_joining() && !server.replica.has_empty_log)
         };
-        if !self.ids().all(|other| other == id || is_whole(&other)) {
-            return;
-        }
-        self.crash(id);
-        self.disks[id as usize - 1] = SimulatedDisk::new(self.random.random());
-        self.checks.wiped += 1;
+        self.ids().all(|other| other == id || is_whole(&other))
     }
+}
+
+/// Where the last two records of a segment begin: what is before them is followed by whole ones.
+fn end_of_whole_records(bytes: &[u8]) -> usize {
+    let mut begins = (0..bytes.len()).step_by(8).filter(|at| bytes[*at..].starts_with(b"elkW"));
+    begins.by_ref().rev().nth(1).unwrap_or(0)
 }
 
 /// As a zoo.cfg lists them.
