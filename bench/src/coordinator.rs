@@ -10,7 +10,7 @@ use crate::boxes::{self, mib};
 use crate::table::{Better, Side, Table};
 
 /// (what, operation, sessions, requests in flight of each)
-const LOADS: [(&str, &str, &str, &str); 5] = [
+pub(crate) const LOADS: [(&str, &str, &str, &str); 5] = [
     ("create, 1 session, one at a time", "create", "1", "1"),
     ("create, 16 sessions, one at a time", "create", "16", "1"),
     ("set, 4 sessions, 100 in flight", "set", "4", "100"),
@@ -20,13 +20,13 @@ const LOADS: [(&str, &str, &str, &str); 5] = [
 
 /// What `zk-bench` prints of a load.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Load {
-    operations_per_second: f64,
-    p99_ms: f64,
+pub(crate) struct Load {
+    pub(crate) operations_per_second: f64,
+    pub(crate) p99_ms: f64,
 }
 
 /// Reads `create sessions=1 … ops=12060 errors=0 ops/s=2412 p50=0.39ms p99=4.00ms max=31.20ms`.
-fn parse(text: &str) -> Result<Load> {
+pub(crate) fn parse(text: &str) -> Result<Load> {
     let value = |key: &str| {
         text.split_whitespace()
             .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))

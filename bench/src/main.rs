@@ -1,6 +1,6 @@
 //! Ours and the ancestor in turn, on one machine, the same data and the same durability.
 //!
-//! `bench/run [startup|broker|coordinator|store|line]…` prints a section in Markdown, to be put into
+//! `bench/run [startup|broker|coordinator|ensemble|store|line]…` prints a section in Markdown, to be put into
 //! `bench/RESULTS.md` as it is: the machine, the versions, and a table for each scenario with median,
 //! spread, ratio and losses. Rates and times on a shared machine are noisy: the ratio is what to read.
 //!
@@ -10,6 +10,7 @@
 mod boxes;
 mod broker;
 mod coordinator;
+mod ensemble;
 mod line;
 mod machine;
 mod startup;
@@ -23,10 +24,11 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 
 type Scenario = fn() -> Result<()>;
-const SCENARIOS: [(&str, &str, Scenario); 5] = [
+const SCENARIOS: [(&str, &str, Scenario); 6] = [
     ("startup", "Start-up", startup::run),
     ("broker", "Broker", broker::run),
     ("coordinator", "Coordinator", coordinator::run),
+    ("ensemble", "Ensemble", ensemble::run),
     ("store", "Store", store::run),
     ("line", "The line", line::run),
 ];

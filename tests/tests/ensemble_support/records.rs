@@ -127,6 +127,20 @@ impl Producer {
     }
 }
 
+/// A client that has just been told of a topic may not know its partitions for a moment.
+fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i64, i64)> {
+    let begun = Instant::now();
+    loop {
+        match consumer.fetch_watermarks(topic, partition, Duration::from_secs(30)) {
+            Ok(marks) => return Ok(marks),
+            Err(error) if begun.elapsed() > Duration::from_secs(60) => {
+                return Err(error).with_context(|| format!("where {topic}-{partition} ends"));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
+}
+
 /// Reads all of `topics` and fails unless every acknowledged record of them is there, once and where it was said to be.
 pub(crate) fn check(bootstrap: &str, topics: &[String], acked: &[Acked]) -> Result<usize> {
     let consumer: BaseConsumer = ClientConfig::new()
@@ -143,8 +157,7 @@ pub(crate) fn check(bootstrap: &str, topics: &[String], acked: &[Acked]) -> Resu
         let partitions = metadata.topics()[0].partitions().len() as i32;
         ensure!(partitions > 0, "{topic} has no partitions");
         for partition in 0..partitions {
-            let (low, high) =
-                consumer.fetch_watermarks(topic, partition, Duration::from_secs(30))?;
+            let (low, high) = watermarks(&consumer, topic, partition)?;
             if low == high {
                 continue;
             }
