@@ -58,9 +58,10 @@ pub struct Config {
     pub servers: Vec<Server>,
     /// Reads see everything acknowledged anywhere before them (`linearizableReads`).
     pub has_linearizable_reads: bool,
-    /// Ticks; told to who asks, as nothing here waits by them: a server that falls silent is noticed
-    /// within a second, and one that is behind catches up in its own time.
+    /// Ticks; told to who asks, as nothing here waits by it: one that is behind catches up in its own
+    /// time.
     pub init_limit: u32,
+    /// Ticks without a leader after which all clients are sent away; 0 is the default.
     pub sync_limit: u32,
     /// The peer port is opened on every address, not on that of its server.N alone
     /// (`quorumListenOnAllIPs`).

@@ -98,6 +98,23 @@ pub(crate) fn members(servers: &[Server], own: u64) -> Members {
     Members { voters: those(false), learners: those(true) }
 }
 
+/// `servers`, and those of `known` that are still members: one that is to leave is a member until
+/// the agreement has followed, and may even lead until then.
+pub(crate) fn within_reach(
+    mut servers: Vec<Server>,
+    known: &[Server],
+    members: &Members,
+) -> Vec<Server> {
+    for server in known {
+        let is_member =
+            members.voters.contains(&server.id) || members.learners.contains(&server.id);
+        if is_member && servers.iter().all(|other| other.id != server.id) {
+            servers.push(server.clone());
+        }
+    }
+    servers
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -88,7 +88,8 @@ impl Machine {
         }
         // A server alone has nobody to agree with.
         let current = self.servers.clone().ok_or(ErrorCode::Unimplemented)?;
-        if self.members.as_ref().is_some_and(|members| *members != current.members()) {
+        let followed = current.members();
+        if self.members.as_ref().is_some_and(|members| *members != followed) {
             return Err(ErrorCode::ReconfigInProgress);
         }
         if *config_version != -1 && *config_version != current.version {
@@ -99,6 +100,8 @@ impl Machine {
             return Err(ErrorCode::NewConfigNoQuorum);
         }
         self.set_config(change, &Ensemble::text(&servers, change.zxid.0), events);
+        // From the first change on it is known what the agreement has to follow from.
+        self.members = Some(followed);
         let node = self.tree.node(id);
         let data = node.data.as_deref().map(|data| Cow::Owned(data.to_vec()));
         Ok(Response::Data(data, node.stat()))

@@ -7,8 +7,9 @@
 //!
 //! **Clients are taken while contact with the leader lasts.** Once in a while every server asks how
 //! far the log is committed, which only a leader that a majority follows can answer. What it knew
-//! when it asked, it knows for certain; if that is too long ago, its clients are sent away, well
-//! before the leader could take their sessions for over.
+//! when it asked, it knows for certain. Without an answer each client is sent away when three
+//! quarters of its session's timeout are over, before the leader could take the session for over;
+//! and all are, after the limit of the configuration.
 //!
 //! **A lost disk does not vote.** A server that starts with an empty log in an ensemble may have
 //! forgotten what it has promised. It first hears from so many others that one of them was there
@@ -30,7 +31,7 @@ use tracing::{error, info, warn};
 pub(crate) use peer::{FRAME_OVERHEAD_BYTES, Hello, Lane, PeerMessage};
 
 use crate::consensus::{Consensus, Message};
-use crate::ensemble::Server;
+use crate::ensemble::{Server, within_reach};
 use crate::machine::{Action, Command, Ensemble, Machine, Origin};
 use crate::metrics::ELECTIONS;
 use crate::server::Leading;
@@ -84,8 +85,11 @@ const FORWARD_BYTES_MAX: usize = 512 << 10;
 /// Contact with the leader is sought this often, and this long is an answer waited for.
 const CONTACT_INTERVAL_MS: u64 = 500;
 const ANSWER_LIMIT_MS: u64 = 300;
+/// Between two ticks; this process, or its machine, stood still.
+const PAUSE_MS: u64 = 200;
 /// A new ensemble begins without those of its servers that were not heard of for this long.
 const NEW_ENSEMBLE_AFTER_MS: u64 = 10_000;
+const QUESTIONS_MAX: usize = 16;
 /// The leader is told of sessions this often.
 const TOUCH_INTERVAL_MS: u64 = 200;
 /// Digests of the tree are compared at every so many entries, and so many are remembered.
@@ -119,6 +123,8 @@ pub(crate) struct Replica<C> {
     terms: Terms,
     now: Now,
     peers: BTreeMap<u64, Peer>,
+    /// Where the others are, as far as was heard.
+    servers: Vec<Server>,
     /// Leader and term as of the last look.
     following: (Option<u64>, u64),
     /// Whether what is sent to the leader now would reach it, as far as is known.
@@ -128,13 +134,15 @@ pub(crate) struct Replica<C> {
     /// Commands that wait for a leader. The clients' budgets bound them.
     parked: VecDeque<Vec<u8>>,
     batches_in_flight: VecDeque<u64>,
-    question: Option<Question>,
+    /// Asked and not answered, the newest last: an answer that takes long is one all the same.
+    questions: VecDeque<Question>,
     /// Answered, but the index is not applied yet.
     answered: Option<(Question, u64)>,
     next_context: u64,
     /// When the question was asked whose answer arrived last.
     contact_ms: u64,
     started_ms: u64,
+    ticked_ms: u64,
     touched_ms: u64,
     has_empty_log: bool,
     is_joining: bool,
@@ -165,18 +173,23 @@ impl<C: Consensus> Replica<C> {
     ) -> Self {
         let members = consensus.members();
         let boot = service.boot();
+        // Clients may have changed what zoo.cfg says.
+        let changed = service.machine.ensemble().filter(|ensemble| ensemble.version != 0);
+        let listed = changed.map_or_else(|| terms.servers.clone(), |it| it.servers.clone());
         let mut replica = Self {
             peers: members.others(terms.id).map(|id| (id, Peer::default())).collect(),
+            servers: within_reach(listed, &terms.servers, &members),
             following: (None, consensus.term()),
             is_leader_in_reach: true,
             lane: Lane { id: boot, sent: 0 },
             parked: VecDeque::new(),
             batches_in_flight: VecDeque::new(),
-            question: None,
+            questions: VecDeque::new(),
             answered: None,
             next_context: (terms.id << 56) | ((boot & 0xffff) << 40),
             contact_ms: now.steady_ms,
             started_ms: now.steady_ms,
+            ticked_ms: now.steady_ms,
             touched_ms: now.steady_ms,
             is_joining: is_joining && members.voters.len() > 1,
             has_empty_log,
@@ -208,6 +221,11 @@ impl<C: Consensus> Replica<C> {
         self.is_joining
     }
 
+    /// Whom this server is connected to when it starts.
+    pub(crate) fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
     /// The leader, while clients are served.
     pub(crate) fn leader(&self) -> Option<u64> {
         self.following.0.filter(|_| self.service.is_serving())
@@ -224,7 +242,7 @@ impl<C: Consensus> Replica<C> {
         Leading {
             followers: self.peers.keys().filter(|id| is_up(id)).count(),
             synced_followers: synced.count(),
-            pending_syncs: usize::from(self.question.is_some()),
+            pending_syncs: usize::from(!self.questions.is_empty()),
             proposals: self.proposals,
         }
     }
@@ -472,9 +490,10 @@ impl<C: Consensus> Replica<C> {
         self.begin_ensemble();
         self.service.tick();
         let now_ms = self.now.steady_ms;
-        if self.question.is_some_and(|question| now_ms >= question.asked_ms + ANSWER_LIMIT_MS)
+        let newest = self.questions.back();
+        if newest.is_some_and(|question| now_ms >= question.asked_ms + ANSWER_LIMIT_MS)
             || now_ms >= self.contact_ms + CONTACT_INTERVAL_MS
-                && self.question.is_none()
+                && self.questions.is_empty()
                 && self.answered.is_none()
         {
             self.ask();
@@ -483,12 +502,21 @@ impl<C: Consensus> Replica<C> {
             self.touched_ms = now_ms;
             self.tell_touched();
         }
-        if self.service.is_serving()
-            && !self.is_alone()
-            && now_ms > self.contact_ms + self.terms.contact_limit_ms
-        {
-            warn!("no contact with a leader: clients are sent away until there is");
+        let was_paused = now_ms > self.ticked_ms + PAUSE_MS;
+        self.ticked_ms = now_ms;
+        // After a pause of this process answers may wait in its sockets.
+        if self.service.is_serving() && !self.is_alone() && !was_paused {
+            self.send_away_in_time();
+        }
+    }
+
+    fn send_away_in_time(&mut self) {
+        let silent_ms = self.now.steady_ms.saturating_sub(self.contact_ms);
+        if silent_ms > self.terms.contact_limit_ms {
+            warn!(silent_ms, "no contact with a leader: clients are sent away until there is");
             self.service.stop_serving();
+        } else if silent_ms > CONTACT_INTERVAL_MS + ANSWER_LIMIT_MS {
+            self.service.send_away(silent_ms);
         }
     }
 
@@ -505,16 +533,20 @@ impl<C: Consensus> Replica<C> {
     fn ask(&mut self) {
         if self.following.0.is_none() {
             // Asked as soon as there is one.
-            return self.question = None;
+            return self.questions.clear();
         }
-        let barrier = match self.question {
+        if self.questions.len() == QUESTIONS_MAX {
+            self.questions.pop_front();
+        }
+        let barrier = match self.questions.back() {
             // Nobody was promised more than that.
             Some(question) if !self.service.wants_barrier() => question.barrier,
             _ => self.service.ask_for_barrier(),
         };
         self.next_context += 1;
         let context = self.next_context;
-        self.question = Some(Question { context, asked_ms: self.now.steady_ms, barrier });
+        let asked_ms = self.now.steady_ms;
+        self.questions.push_back(Question { context, asked_ms, barrier });
         self.consensus.read_index(context);
     }
 
@@ -559,6 +591,8 @@ impl<C: Consensus> Replica<C> {
     /// Hands out everything that is to be done now.
     pub(crate) fn advance(&mut self) -> Work {
         self.look();
+        // First of all, so that a question which a read has just asked for goes out with the rest.
+        self.pass_barrier();
         self.propose();
         while self.batches_in_flight.len() < BATCHES_IN_FLIGHT_MAX {
             let Some(ready) = self.consensus.ready() else { break };
@@ -635,7 +669,8 @@ impl<C: Consensus> Replica<C> {
             self.peers.entry(id).or_default();
         }
         if let Some(ensemble) = self.service.machine.ensemble() {
-            self.work.servers = Some(ensemble.servers.clone());
+            self.servers = within_reach(ensemble.servers.clone(), &self.servers, &members);
+            self.work.servers = Some(self.servers.clone());
         }
     }
 
@@ -696,7 +731,7 @@ impl<C: Consensus> Replica<C> {
                 leader == self.terms.id || self.peers.get(&leader).is_some_and(|peer| peer.is_up)
             });
             self.service.set_leading(false);
-            self.question = None;
+            self.questions.clear();
             self.answered = None;
             self.draw_patience();
             // At once: whoever waits, waits for this.
@@ -712,12 +747,10 @@ impl<C: Consensus> Replica<C> {
     }
 
     fn take_answer(&mut self, context: u64, index: u64) {
-        if let Some(question) = self.question
-            && question.context == context
-        {
-            self.question = None;
-            self.answered = Some((question, index));
-        }
+        let place = self.questions.iter().position(|question| question.context == context);
+        let Some(place) = place else { return };
+        // Those asked before need no answer any more.
+        self.answered = self.questions.drain(..=place).last().map(|question| (question, index));
     }
 
     fn pass_barrier(&mut self) {
@@ -738,7 +771,7 @@ impl<C: Consensus> Replica<C> {
             }
             self.service.barrier_passed(question.barrier);
         }
-        if self.service.wants_barrier() && self.question.is_none() && self.answered.is_none() {
+        if self.service.wants_barrier() && self.questions.is_empty() && self.answered.is_none() {
             self.ask();
         }
     }

@@ -51,7 +51,8 @@ const BUDGET_BYTES: usize = 64 << 20;
 /// Messages of other servers on their way to the node.
 const PEER_INPUTS_QUEUED_MAX: usize = 64;
 const CONTACT_LIMIT_MIN: Duration = Duration::from_millis(1500);
-const CONTACT_LIMIT_MAX: Duration = Duration::from_secs(10);
+/// Of zoo.cfg, where it has none.
+const SYNC_LIMIT: u32 = 5;
 /// Accepting pauses this long when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -204,11 +205,6 @@ async fn serve_recovered<D: Disk>(
         let members = consensus.members();
         consensus.offer_snapshot(recovered.snapshot_index, recovered.machine.term(), members);
     }
-    // Clients may have changed what zoo.cfg says.
-    let servers = match recovered.machine.ensemble() {
-        Some(ensemble) if ensemble.version != 0 => ensemble.servers.clone(),
-        _ => config.servers.clone(),
-    };
     let terms = Terms {
         id: config.raft_id(),
         contact_limit_ms: contact_limit(&config).as_millis() as u64,
@@ -243,7 +239,7 @@ async fn serve_recovered<D: Disk>(
         let path = data_path(&config.data_dir);
         let id = config.raft_id();
         let peers = peer::Peers::new(id, boot, bytes_max, path, peer_sender, tasks.clone());
-        peers.start(listener, &servers);
+        peers.start(listener, replica.servers());
         peers
     });
     let is_ensemble = peers.is_some();
@@ -312,10 +308,11 @@ async fn listen_for_peers(
     })
 }
 
-/// Clients are sent away when contact with the leader was lost for this long: before the shortest
-/// session could be over for the leader.
+/// All clients are sent away when contact with the leader was lost for this long, as in ZooKeeper;
+/// each by itself before its session could be over for the leader.
 fn contact_limit(config: &Config) -> Duration {
-    (config.session_timeout_min() * 3 / 4).clamp(CONTACT_LIMIT_MIN, CONTACT_LIMIT_MAX)
+    let ticks = if config.sync_limit > 0 { config.sync_limit } else { SYNC_LIMIT };
+    (config.tick_time * ticks).max(CONTACT_LIMIT_MIN)
 }
 
 /// Claims the directories and reads what is in them.

@@ -104,6 +104,8 @@ struct Other {
     outlet: Arc<Outlet>,
     /// One connection of it at a time hands on what it says.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// It has called, so it can be called.
+    has_called: Arc<Notify>,
     /// It is no member any more, or has another address.
     left: CancellationToken,
 }
@@ -197,9 +199,9 @@ impl Peers {
 
     /// Accepts and makes connections until the tasks are stopped.
     pub(super) fn start(self: &Arc<Self>, listener: TcpListener, servers: &[Server]) {
-        let accepting = self.clone();
-        self.tasks.spawn("coordinator peers accept", accepting.accept(listener));
+        // First, or those who call early would be told that nobody knows them.
         self.update(servers);
+        self.tasks.spawn("coordinator peers accept", self.clone().accept(listener));
     }
 
     /// From now on there are connections to these servers and no others.
@@ -220,9 +222,11 @@ impl Peers {
                 server: server.clone(),
                 outlet: Arc::default(),
                 turn: Arc::default(),
+                has_called: Arc::default(),
                 left: CancellationToken::new(),
             };
-            let calling = self.clone().call(server.clone(), other.outlet.clone());
+            let (outlet, has_called) = (other.outlet.clone(), other.has_called.clone());
+            let calling = self.clone().call(server.clone(), outlet, has_called);
             let left = other.left.clone();
             self.tasks.spawn("coordinator peer", async move {
                 tokio::select! {
@@ -259,7 +263,7 @@ impl Peers {
     }
 
     /// Keeps a connection to one server.
-    async fn call(self: Arc<Self>, server: Server, outlet: Arc<Outlet>) {
+    async fn call(self: Arc<Self>, server: Server, outlet: Arc<Outlet>, has_called: Arc<Notify>) {
         let mut pause = RETRY;
         let mut told = String::new();
         loop {
@@ -313,6 +317,7 @@ impl Peers {
             tokio::select! {
                 () = self.tasks.stopping() => return,
                 () = sleep(pause) => {}
+                () = has_called.notified() => {}
             }
         }
     }
@@ -477,7 +482,10 @@ impl Peers {
             before.over.cancel();
         }
         // Whoever was about to hand on a message of the connection before has done so, or never will.
-        let turn = self.with(id, |other| (other.turn.clone(), other.left.clone()));
+        let turn = self.with(id, |other| {
+            other.has_called.notify_one();
+            (other.turn.clone(), other.left.clone())
+        });
         let (turn, left) = turn.ok_or(io::ErrorKind::NotFound)?;
         let turn = turn.lock().await;
         let hear = || {

@@ -330,6 +330,15 @@ impl Service {
         self.close_those(|_| true);
     }
 
+    /// This server has been without a leader for so long: those whose sessions could be over for the
+    /// others before long are to look for another server.
+    pub(crate) fn send_away(&mut self, silent_ms: u64) {
+        self.close_those(|connection| {
+            let timeout_ms = u64::from(connection.report.timeout_ms.unsigned_abs());
+            connection.session != SessionId(0) && silent_ms > timeout_ms / 4 * 3
+        });
+    }
+
     /// What was on its way to the leader may be in the log or not: those who wait for it are cut
     /// off, which says just that. All others stay.
     pub(crate) fn lose_proposals(&mut self) {

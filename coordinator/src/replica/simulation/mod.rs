@@ -654,7 +654,7 @@ impl Replica<RaftConsensus> {
             self.consensus.is_leader(),
             self.is_joining,
             self.has_empty_log,
-            self.question,
+            self.questions,
             self.answered,
             self.batches_in_flight,
             self.service.machine.index(),
