@@ -213,11 +213,16 @@ impl<D: Disk> Wal<D> {
             // A crash right after a segment was begun leaves what was promised in the one before.
             recovered.vote = wal.last_vote(&skipped)?;
         }
+        // What a snapshot that cannot be read stood for is in no segment.
+        let end = recovered.entries.back().map_or(snapshot_index, |entry| entry.index);
         match wal.segments.back() {
             // A snapshot is taken of what is in the log, and the last segment is never purged.
             Some(last) if last.last_index < snapshot_index => {
                 let (last, snapshot) = (last.last_index, snapshot_index);
                 return Err(WalError::Behind { last, snapshot });
+            }
+            Some(last) if last.last_index > end => {
+                return Err(WalError::Missing { first: last.last_index + 1, snapshot: end });
             }
             Some(_) => {}
             None if snapshot_index > 0 => {

@@ -235,6 +235,18 @@ fn a_snapshot_takes_the_place_of_the_log() {
 }
 
 #[test]
+fn a_log_that_goes_on_after_a_lost_snapshot_is_refused() {
+    let (disk, mut wal) = filled(10);
+    let vote = Vote { term: 5, vote: 2, commit: 500 };
+    wal.append(&[Batch { vote, entries: Vec::new(), restored: Some(500) }]).unwrap();
+    open(&disk, 500).unwrap();
+    for snapshot in [0, 8, 10] {
+        let refused = open(&disk, snapshot).map(drop).unwrap_err();
+        assert!(matches!(refused, WalError::Missing { first: 501, .. }), "{refused}");
+    }
+}
+
+#[test]
 fn a_promise_outlives_a_crash_right_after_a_segment_was_begun() {
     let (disk, mut wal) = filled(3);
     let vote = Vote { term: 9, vote: 2, commit: 3 };
