@@ -10,9 +10,9 @@ use raft::storage::{GetEntriesContext, RaftState, Storage};
 use super::{Members, Start, to_raft};
 
 /// Applied entries are kept in memory up to this many bytes, for servers that are a little behind.
-const KEPT_BYTES: usize = 4 << 20;
+const KEPT_BYTES: usize = if cfg!(test) { 4 << 10 } else { 4 << 20 };
 /// So many while a server is known to need them.
-const NEEDED_BYTES_MAX: usize = 32 << 20;
+const NEEDED_BYTES_MAX: usize = if cfg!(test) { 16 << 10 } else { 32 << 20 };
 
 pub(super) struct Log {
     entries: VecDeque<Entry>,

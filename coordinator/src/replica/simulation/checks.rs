@@ -4,6 +4,7 @@
 //!
 //! What the tree was at each zxid is kept, so that every answer can be held against it.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::*;
@@ -77,6 +78,11 @@ impl State {
     }
 }
 
+thread_local! {
+    /// The newest index that is known: only who applies it first need look at all of the state.
+    static NEWEST: Cell<u64> = const { Cell::new(0) };
+}
+
 /// What a server looked like after an entry.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Note {
@@ -85,7 +91,8 @@ pub(crate) struct Note {
     digest: u64,
     sessions: Vec<SessionId>,
     ephemeral_owners: Vec<SessionId>,
-    state: State,
+    /// Of who applied it first.
+    state: Option<State>,
 }
 
 impl Note {
@@ -96,7 +103,7 @@ impl Note {
             digest: digest(machine),
             sessions: machine.sessions().map(|(session, _)| session).collect(),
             ephemeral_owners: machine.tree.ephemeral_owners(),
-            state: State::of(machine),
+            state: (machine.index() > NEWEST.get()).then(|| State::of(machine)),
         }
     }
 }
@@ -134,6 +141,11 @@ pub(super) struct Checks {
 }
 
 impl Checks {
+    pub(super) fn new() -> Self {
+        NEWEST.set(0);
+        Self::default()
+    }
+
     pub(super) fn newest(&self) -> u64 {
         self.newest
     }
@@ -188,6 +200,7 @@ impl Checks {
 
     fn first_applied(&mut self, note: Note) {
         let Note { index, zxid, sessions, ephemeral_owners, state, .. } = note;
+        let state = state.expect("it is the first");
         for owner in ephemeral_owners {
             assert!(sessions.contains(&owner), "entry {index}: an ephemeral outlives {owner}");
         }
@@ -211,6 +224,7 @@ impl Checks {
         }
         self.known.extend(sessions);
         (self.newest, self.newest_zxid) = (index, zxid);
+        NEWEST.set(index);
         self.states.insert(zxid, state);
     }
 }

@@ -7,7 +7,7 @@ use super::*;
 /// Everything must work again after this long without faults.
 const HEALED_WITHIN_MS: u64 = 15_000;
 /// And from then on for so long no session may end whose client is there.
-const WATCHED_FOR_MS: u64 = 6000;
+const WATCHED_FOR_MS: u64 = 5000;
 
 impl World {
     pub(super) fn heal(&mut self) {
@@ -42,6 +42,10 @@ impl World {
         assert_eq!(sessions, after, "sessions end without a reason");
         assert_eq!(terms, self.checks.terms(), "leaders change without a reason");
         self.settle();
+        for (at, client) in self.clients.iter().enumerate() {
+            let waiting = &client.outstanding;
+            assert!(waiting.is_empty(), "client {at} waits for {waiting:?}\n{}", self.standing());
+        }
         self.all_have_it_all();
     }
 
@@ -75,7 +79,7 @@ impl World {
     /// Clients go on meanwhile.
     pub(super) fn work_until(&mut self, until_ms: u64) {
         while self.now_ms < until_ms {
-            self.work_for_5_ms();
+            self.work_for_10_ms();
             if self.random.random_bool(0.3) {
                 let at = self.random.random_range(0..CLIENTS);
                 self.act(at);
@@ -87,12 +91,12 @@ impl World {
     fn settle(&mut self) {
         let until_ms = self.now_ms + 3000;
         while self.now_ms < until_ms {
-            self.work_for_5_ms();
+            self.work_for_10_ms();
         }
     }
 
-    fn work_for_5_ms(&mut self) {
-        self.pass(5);
+    fn work_for_10_ms(&mut self) {
+        self.pass(10);
         for id in self.ids() {
             self.persist(id);
             let wants = |server: &mut Server| {
@@ -102,7 +106,7 @@ impl World {
                 self.snapshot(id);
             }
         }
-        for _ in 0..self.servers.len() * 4 {
+        for _ in 0..self.servers.len() * 6 {
             self.deliver();
         }
     }

@@ -136,7 +136,7 @@ impl World {
             cuts: random.random_bool(0.6),
             pauses: random.random_bool(0.4),
             full_disks: random.random_bool(0.3),
-            slow_disks: random.random_bool(0.3),
+            slow_disks: random.random_bool(0.4),
             rots: count > 1 && random.random_bool(0.3),
             clocks: random.random_bool(0.3),
             is_calm: random.random_bool(0.3),
@@ -179,7 +179,7 @@ impl World {
             acknowledged_zxid: 0,
             ended: 0,
             trace: crc32fast::Hasher::new(),
-            checks: Checks::default(),
+            checks: Checks::new(),
             rotten: None,
             silenced: None,
             failure: None,
@@ -416,6 +416,11 @@ impl World {
                     if let Some(sender) = self.server(from) {
                         sender.replica.snapshot_sent(to, is_whole);
                     }
+                    // Before anything of it counts.
+                    if self.faults.crashes && self.random.random_bool(0.1) {
+                        self.advance(to);
+                        return self.crash(to);
+                    }
                 }
             }
             self.advance(to);
@@ -512,7 +517,7 @@ impl World {
             }
             20 if self.faults.rots && is_majority_up => self.rot(id),
             21 if self.faults.slow_disks => {
-                let until_ms = self.now_ms + self.random.random_range(10..4000);
+                let until_ms = self.now_ms + self.random.random_range(10..6000);
                 if let Some(server) = self.server(id) {
                     server.slow_until_ms = until_ms;
                 }
@@ -548,7 +553,10 @@ impl World {
         let Some(mut server) = self.servers[id as usize - 1].take() else { return };
         let disk = self.disks[id as usize - 1].clone();
         // A batch on its way may be written in part.
-        if let Some(LogWork::Append { batch, .. }) = server.log.pop_front() {
+        let is_begun = self.random.random_bool(0.7);
+        if let Some(LogWork::Append { batch, .. }) = server.log.pop_front()
+            && is_begun
+        {
             disk.fail_sync_after(0);
             let _ = server.wal.append(std::slice::from_ref(&batch));
             disk.fail_sync_after(u32::MAX);
