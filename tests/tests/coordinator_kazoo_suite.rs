@@ -20,17 +20,11 @@ use elkfk_tests::peers::{self, Peer};
 use ensemble_support::suite;
 
 /// What passes on a ZooKeeper and not here.
-const EXCEPTIONS: [(&str, &str); 6] = [
+const EXCEPTIONS: [(&str, &str); 3] = [
     (
         "test_connection.py::TestReadOnlyMode::test_read_only",
         "read-only mode is not offered: a server without its ensemble serves nobody",
     ),
-    (
-        "test_client.py::TestReconfig::test_add_remove_observer",
-        "reconfig and observers are not offered; the servers are those of zoo.cfg",
-    ),
-    ("test_client.py::TestReconfig::test_bad_input", "reconfig is not offered"),
-    ("test_client.py::TestReconfig::test_no_super_auth", "reconfig is not offered"),
     ("test_sasl.py::TestSASLDigestAuthentication::test_invalid_sasl_auth", "SASL is not offered"),
     (
         "test_sasl.py::TestLegacySASLDigestAuthentication::test_invalid_sasl_auth",
@@ -39,7 +33,7 @@ const EXCEPTIONS: [(&str, &str); 6] = [
 ];
 
 /// Keys the suite sets that ours refuses, for it does not do what they ask.
-const LEFT_OUT: &str = "reconfigEnabled,localSessionsEnabled,localSessionsUpgradingEnabled";
+const LEFT_OUT: &str = "localSessionsEnabled,localSessionsUpgradingEnabled";
 
 #[test]
 fn kazoos_own_suite_passes_as_on_zookeeper() {

@@ -81,6 +81,8 @@ class Server:
             "maxClientCnxns=0",
             "admin.enableServer=false",
             *self.entries,
+            # A key of zoo.cfg that ZooKeeper does not know becomes such a property.
+            *(p.removeprefix("-Dzookeeper.") for p in self.properties if p.startswith("-Dzookeeper.")),
         ]
         if len(self.peers) > 1:
             for p in self.peers:
@@ -90,9 +92,7 @@ class Server:
         with open(config, "w") as f:
             f.write("\n".join(lines) + "\n")
         environment = dict(os.environ)
-        environment["JVMFLAGS"] = " ".join(
-            ["-Dfile.encoding=UTF-8", "-Dreadonlymode.enabled=true", *self.properties]
-        )
+        environment["JVMFLAGS"] = "-Dfile.encoding=UTF-8 -Dreadonlymode.enabled=true"
         command = shlex.split(os.environ["ELKFK_KAZOO_SERVER"]) + [config]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
