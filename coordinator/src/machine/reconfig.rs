@@ -82,10 +82,6 @@ impl Machine {
         if !rules.reconfig {
             return Err(ErrorCode::ReconfigDisabled);
         }
-        let id = self.tree.find(CONFIG_PATH).ok_or(ErrorCode::NoNode)?;
-        if !is_permitted(&self.tree.node(id).acl, perms::WRITE, identities) {
-            return Err(ErrorCode::NoAuth);
-        }
         // A server alone has nobody to agree with.
         let current = self.servers.clone().ok_or(ErrorCode::Unimplemented)?;
         let followed = current.members();
@@ -98,6 +94,11 @@ impl Machine {
         let servers = changed(current.servers, joining, leaving, members)?;
         if servers.len() < 2 || servers.iter().all(|server| server.is_observer) {
             return Err(ErrorCode::NewConfigNoQuorum);
+        }
+        // Last, as in ZooKeeper: whoever asks for what cannot be is told that, whoever it is.
+        let id = self.tree.find(CONFIG_PATH).ok_or(ErrorCode::NoNode)?;
+        if !is_permitted(&self.tree.node(id).acl, perms::WRITE, identities) {
+            return Err(ErrorCode::NoAuth);
         }
         self.set_config(change, &Ensemble::text(&servers, change.zxid.0), events);
         // From the first change on it is known what the agreement has to follow from.

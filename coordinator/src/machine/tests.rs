@@ -350,21 +350,18 @@ fn the_ensemble_is_changed_through_its_znode() {
     let mut bench = Bench::new();
     assert_eq!(bench.request(&reconfig("", "3", -1)), Err(ErrorCode::ReconfigDisabled));
     bench.rules.reconfig = true;
-    // Nobody may write it until somebody with the right to says so.
-    assert_eq!(bench.request(&reconfig("", "3", -1)), Err(ErrorCode::NoAuth));
-    let open = Request::SetAcl {
-        path: "/zookeeper/config".into(),
-        acl: Some(vec![Acl::OPEN]),
-        version: -1,
-    };
-    bench.identities = vec![Identity { scheme: "super".into(), id: "".into() }];
-    bench.request(&open).unwrap();
-    bench.identities.clear();
     assert_eq!(bench.request(&reconfig("", "3", -1)), Err(ErrorCode::Unimplemented));
 
     let servers = "server.1=a:1:2:participant\nserver.2=b:1:2:participant\nserver.3=c:1:2:participant\nversion=0";
     bench.command(SessionId(0), Action::Ensemble { servers: servers.into() });
     assert_eq!(bench.machine.ensemble().unwrap().servers.len(), 3);
+    // Nobody may write it until somebody with the right to says so.
+    assert_eq!(bench.request(&reconfig("", "3", -1)), Err(ErrorCode::NoAuth));
+    let acl = Some(vec![Acl::OPEN]);
+    let open = Request::SetAcl { path: "/zookeeper/config".into(), acl, version: -1 };
+    bench.identities = vec![Identity { scheme: "super".into(), id: "".into() }];
+    bench.request(&open).unwrap();
+    bench.identities.clear();
     assert_eq!(bench.request(&reconfig("", "x", -1)), Err(ErrorCode::BadArguments));
     assert_eq!(bench.request(&reconfig("server.4=a:1:9", "", -1)), Err(ErrorCode::BadArguments));
     assert_eq!(bench.request(&reconfig("", "3", 77)), Err(ErrorCode::BadVersion));
