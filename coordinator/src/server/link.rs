@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use elkfk_wire::jute::{ConnectRequest, FrameError, frame_in};
@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::complaints::Complaints;
 use super::words;
 use crate::metrics;
 use crate::service::{ANSWER_BYTES_MAX, ConnectionId};
@@ -107,6 +108,7 @@ pub(crate) struct Shared {
     pub(super) words: words::Whitelist,
     pub(super) open: AtomicUsize,
     pub(super) next: AtomicU64,
+    pub(super) complaints: Complaints,
     pub(super) stop: CancellationToken,
 }
 
@@ -192,7 +194,9 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: tokio::net::TcpStream, pe
     };
     let refuse = |why: &str| {
         metrics::REFUSED_CONNECTIONS.inc();
-        warn!(%peer, why, "connection refused");
+        if shared.complaints.may_tell(Instant::now()) {
+            warn!(%peer, why, "connection refused");
+        }
     };
     match first {
         Ok(Ok(First::Session(frame))) => session(shared, reader, writer, input, frame, peer).await,

@@ -1,5 +1,6 @@
 //! The shell: opens the data, listens, accepts, stops.
 
+mod complaints;
 mod link;
 mod node;
 mod peer;
@@ -21,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
+use complaints::Complaints;
 pub(crate) use link::Shared;
 pub use place::PlaceError;
 pub(crate) use words::{
@@ -224,6 +226,7 @@ async fn serve_recovered<D: Disk>(
         words: words::Whitelist::new(&config.words),
         open: AtomicUsize::new(0),
         next: AtomicU64::new(1),
+        complaints: Complaints::default(),
         stop: tasks.token(),
     });
     let (log, log_tasks) = std::sync::mpsc::sync_channel(node::LOG_TASKS_MAX);
@@ -408,7 +411,9 @@ async fn accept(
         let Some(counted) = Counted::new(&per_address, peer.ip(), config.client_connections_max)
         else {
             crate::metrics::REFUSED_CONNECTIONS.inc();
-            warn!(%peer, limit = config.client_connections_max, "too many connections from this address (maxClientCnxns)");
+            if shared.complaints.may_tell(Instant::now()) {
+                warn!(%peer, limit = config.client_connections_max, "too many connections from this address (maxClientCnxns)");
+            }
             continue;
         };
         let shared = shared.clone();

@@ -21,6 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::complaints::Complaints;
 use crate::consensus::Message;
 use crate::ensemble::Server;
 use crate::machine::Machine;
@@ -92,6 +93,7 @@ pub(super) struct Peers {
     message_bytes_max: usize,
     snapshots: PathBuf,
     callers: Mutex<HashMap<u64, Caller>>,
+    complaints: Complaints,
     /// One snapshot at a time.
     receiving: Mutex<()>,
     tasks: Tasks,
@@ -192,6 +194,7 @@ impl Peers {
             message_bytes_max: message_bytes_max + FRAME_OVERHEAD_BYTES,
             snapshots,
             callers: Mutex::default(),
+            complaints: Complaints::default(),
             receiving: Mutex::default(),
             tasks,
         })
@@ -417,14 +420,18 @@ impl Peers {
         let mut header = [0; CALL_BYTES];
         let read = timeout(CONNECT_LIMIT, stream.read_exact(&mut header)).await;
         if !matches!(read, Ok(Ok(_))) || !header.starts_with(MAGIC) {
-            warn!(%from, "connection on the peer port is not from a server of this program, closing");
+            if self.complaints.may_tell(Instant::now()) {
+                warn!(%from, "connection on the peer port is not from a server of this program, closing");
+            }
             return Ok(());
         }
         let mut header = &header[MAGIC.len()..];
         let purpose = header.get_u8();
         let (id, to, boot) = (header.get_u64(), header.get_u64(), header.get_u64());
         if let Some(why) = self.objection(id, to, boot, from) {
-            warn!(%from, why, "server refused");
+            if self.complaints.may_tell(Instant::now()) {
+                warn!(%from, why, "server refused");
+            }
             let mut answer = Vec::new();
             answer.put_u16(why.len() as u16);
             answer.extend_from_slice(why.as_bytes());
@@ -498,7 +505,10 @@ impl Peers {
         let result = loop {
             let frame = match next_frame(&mut input, self.message_bytes_max) {
                 Ok(frame) => frame,
-                Err(error) => break Err(error),
+                Err(error) => {
+                    warn!(server = id, %error, "server sends what is no message, closing");
+                    break Err(error);
+                }
             };
             match frame {
                 Some(frame) if frame.is_empty() => {
