@@ -18,6 +18,8 @@
 //! servers are as empty it is a full member at once, for that is a new ensemble; where a majority
 //! is, and nothing is heard of the rest for a while, likewise.
 
+mod contact;
+mod members;
 mod peer;
 #[cfg(test)]
 mod simulation;
@@ -26,17 +28,17 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use elkfk_wire::jute::SessionId;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 pub(crate) use peer::{FRAME_OVERHEAD_BYTES, Hello, Lane, PeerMessage};
 
 use crate::consensus::{Consensus, Message};
 use crate::ensemble::{Server, within_reach};
-use crate::machine::{Action, Command, Ensemble, Machine, Origin};
+use crate::machine::{Action, Command, Machine, Origin};
 use crate::metrics::ELECTIONS;
 use crate::server::Leading;
 use crate::service::{Now, Service, Sizes};
-use crate::wal::{Batch, LogEntry};
+use crate::wal::Batch;
 
 /// What of the configuration concerns the part in the ensemble.
 #[derive(Debug, Clone)]
@@ -251,27 +253,8 @@ impl<C: Consensus> Replica<C> {
         self.peers.is_empty()
     }
 
-    fn hello(&self) -> Hello {
-        Hello {
-            is_empty: self.has_empty_log,
-            is_joining: self.is_joining,
-            ensemble: self.service.machine.ensemble_id(),
-            term: self.consensus.term(),
-            last_index: self.consensus.last_index(),
-        }
-    }
-
     fn send(&mut self, to: u64, message: PeerMessage) {
         self.work.messages.push((to, message));
-    }
-
-    fn send_hello(&mut self) {
-        let hello = PeerMessage::Hello(self.hello());
-        let up: Vec<_> =
-            self.peers.iter().filter(|(_, peer)| peer.is_up).map(|(id, _)| *id).collect();
-        for id in up {
-            self.send(id, hello.clone());
-        }
     }
 
     /// Messages to this server find their way from now on.
@@ -355,73 +338,6 @@ impl<C: Consensus> Replica<C> {
                 ));
             }
         }
-    }
-
-    /// Between equal logs the larger id wins, as ZooKeeper's election has it. One that objects and
-    /// then does not win must not object for ever.
-    fn is_better_than(&self, candidate: &Message) -> bool {
-        self.following.0.is_none()
-            && self.objections < OBJECTIONS_MAX
-            && !self.is_joining
-            && !self.service.is_refusing()
-            && self.consensus.outranks(candidate)
-    }
-
-    fn take_hello(&mut self, from: u64, hello: Hello) {
-        let ours = self.service.machine.ensemble_id();
-        if ours != 0 && hello.ensemble != 0 && ours != hello.ensemble {
-            error!(
-                server = from,
-                "server belongs to another ensemble: it has a history of its own"
-            );
-        }
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.hello = Some(hello);
-            peer.term = Some(hello.term);
-        }
-        self.consensus.ends_at(from, hello.last_index);
-        if self.is_joining && self.knows_the_term() {
-            let newest = self.peers.values().filter_map(|peer| peer.term).max();
-            self.consensus.raise_term(newest.unwrap_or(0));
-        }
-        self.begin_ensemble();
-    }
-
-    /// Whether nobody can have promised anything yet.
-    fn begin_ensemble(&mut self) {
-        if !self.is_joining || !self.has_empty_log {
-            return;
-        }
-        let members = self.consensus.members();
-        let heard = (self.peers.iter())
-            .filter(|(id, _)| members.voters.contains(id))
-            .filter_map(|(_, peer)| peer.hello);
-        let (empty, others): (Vec<_>, Vec<_>) = heard.partition(|hello| hello.is_empty);
-        let is_patient = self.now.steady_ms < self.started_ms + NEW_ENSEMBLE_AFTER_MS;
-        let needed = if is_patient { members.voters.len() } else { members.quorum() };
-        if others.is_empty() && empty.len() + 1 >= needed {
-            info!(
-                servers = empty.len() + 1,
-                "a new ensemble begins: the logs of its servers are empty"
-            );
-            self.join();
-        }
-    }
-
-    /// Whether one of those heard from must know of whatever this server has promised.
-    fn knows_the_term(&self) -> bool {
-        let members = self.consensus.members();
-        let heard = self
-            .peers
-            .iter()
-            .filter(|(id, peer)| members.voters.contains(id) && peer.term.is_some());
-        heard.count() > members.voters.len() - members.quorum()
-    }
-
-    fn join(&mut self) {
-        self.is_joining = false;
-        self.work.log.push(LogWork::Joined);
-        self.send_hello();
     }
 
     /// What was on its way to the leader may never be in the log.
@@ -510,16 +426,6 @@ impl<C: Consensus> Replica<C> {
         }
     }
 
-    fn send_away_in_time(&mut self) {
-        let silent_ms = self.now.steady_ms.saturating_sub(self.contact_ms);
-        if silent_ms > self.terms.contact_limit_ms {
-            warn!(silent_ms, "no contact with a leader: clients are sent away until there is");
-            self.service.stop_serving();
-        } else if silent_ms > CONTACT_INTERVAL_MS + ANSWER_LIMIT_MS {
-            self.service.send_away(silent_ms);
-        }
-    }
-
     fn tell_touched(&mut self) {
         let Some(leader) = self.following.0.filter(|id| *id != self.terms.id) else { return };
         if self.is_leader_in_reach {
@@ -528,26 +434,6 @@ impl<C: Consensus> Replica<C> {
             let lane = self.lane;
             self.send(leader, PeerMessage::Touch { sessions, checkpoint, lane });
         }
-    }
-
-    fn ask(&mut self) {
-        if self.following.0.is_none() {
-            // Asked as soon as there is one.
-            return self.questions.clear();
-        }
-        if self.questions.len() == QUESTIONS_MAX {
-            self.questions.pop_front();
-        }
-        let barrier = match self.questions.back() {
-            // Nobody was promised more than that.
-            Some(question) if !self.service.wants_barrier() => question.barrier,
-            _ => self.service.ask_for_barrier(),
-        };
-        self.next_context += 1;
-        let context = self.next_context;
-        let asked_ms = self.now.steady_ms;
-        self.questions.push_back(Question { context, asked_ms, barrier });
-        self.consensus.read_index(context);
     }
 
     /// The batch with this number, and all before it, are durable.
@@ -654,58 +540,6 @@ impl<C: Consensus> Replica<C> {
         self.meet_members();
     }
 
-    fn members_changed(&mut self, entry: &LogEntry) {
-        let members = self.consensus.members_changed(&entry.data);
-        info!(?members, "the ensemble has other members");
-        self.service.apply_members(entry.term, entry.index, members);
-        self.meet_members();
-    }
-
-    /// From now on there are connections to those who are members now.
-    fn meet_members(&mut self) {
-        let members = self.consensus.members();
-        self.peers.retain(|id, _| members.voters.contains(id) || members.learners.contains(id));
-        for id in members.others(self.terms.id) {
-            self.peers.entry(id).or_default();
-        }
-        if let Some(ensemble) = self.service.machine.ensemble() {
-            self.servers = within_reach(ensemble.servers.clone(), &self.servers, &members);
-            self.work.servers = Some(self.servers.clone());
-        }
-    }
-
-    /// A leader sees to it that the members are those that `/zookeeper/config` lists.
-    fn follow_config(&mut self) {
-        if !self.service.is_leading() || self.is_alone() {
-            return;
-        }
-        let Some(ensemble) = self.service.machine.ensemble() else {
-            return self.list_servers();
-        };
-        if ensemble.version == 0 && ensemble.servers != self.terms.servers {
-            return self.list_servers();
-        }
-        let (members, wanted) = (self.consensus.members(), ensemble.members());
-        if members == wanted {
-            return;
-        }
-        let is_own_end = members.others(self.terms.id).eq(wanted.others(self.terms.id));
-        if is_own_end && !wanted.voters.contains(&self.terms.id) {
-            // Whoever leads next removes this server.
-            self.hand_over();
-        } else {
-            let _ = self.consensus.propose_members(&wanted);
-        }
-    }
-
-    fn list_servers(&mut self) {
-        let servers = Ensemble::text(&self.terms.servers, 0).into();
-        let (origin, session) = (Origin::default(), SessionId(0));
-        let action = Action::Ensemble { servers };
-        let command = Command { time_ms: self.now.wall_ms, origin, session, action };
-        let _ = self.consensus.propose(command.encode());
-    }
-
     /// Looks whether somebody else leads now.
     fn look(&mut self) {
         let following = (self.consensus.leader(), self.consensus.term());
@@ -742,36 +576,6 @@ impl<C: Consensus> Replica<C> {
             self.consensus.is_leader() && self.service.machine.term() == self.consensus.term();
         if leads && !self.service.is_leading() {
             self.service.set_leading(true);
-            self.ask();
-        }
-    }
-
-    fn take_answer(&mut self, context: u64, index: u64) {
-        let place = self.questions.iter().position(|question| question.context == context);
-        let Some(place) = place else { return };
-        // Those asked before need no answer any more.
-        self.answered = self.questions.drain(..=place).last().map(|question| (question, index));
-    }
-
-    fn pass_barrier(&mut self) {
-        if let Some((question, index)) = self.answered
-            && self.service.machine.index() >= index
-            && self.service.machine.has_secret()
-        {
-            self.answered = None;
-            self.contact_ms = question.asked_ms;
-            if self.is_joining {
-                info!("everything that was committed is here: this server votes from now on");
-                self.join();
-            }
-            if !self.service.is_serving() {
-                let role = if self.consensus.is_leader() { "leader" } else { "follower" };
-                info!(role, zxid = %self.service.machine.zxid(), "clients are served");
-                self.service.start_serving();
-            }
-            self.service.barrier_passed(question.barrier);
-        }
-        if self.service.wants_barrier() && self.questions.is_empty() && self.answered.is_none() {
             self.ask();
         }
     }

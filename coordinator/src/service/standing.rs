@@ -1,0 +1,101 @@
+//! Whether this server may serve, and what it knows of the others: told by the core around it.
+
+use super::{Connection, Service};
+use crate::machine::Machine;
+use elkfk_wire::jute::SessionId;
+
+impl Service {
+    pub(crate) fn is_serving(&self) -> bool {
+        self.is_serving
+    }
+
+    pub(crate) fn is_leading(&self) -> bool {
+        self.is_leading
+    }
+
+    /// From now on clients are taken.
+    pub(crate) fn start_serving(&mut self) {
+        self.is_serving = true;
+    }
+
+    /// What this server knows may be out of date: its clients are to look for another.
+    pub(crate) fn stop_serving(&mut self) {
+        self.is_serving = false;
+        self.close_those(|_| true);
+    }
+
+    /// This server has been without a leader for so long: those whose sessions could be over for the
+    /// others before long are to look for another server.
+    pub(crate) fn send_away(&mut self, silent_ms: u64) {
+        self.close_those(|connection| {
+            let timeout_ms = u64::from(connection.report.timeout_ms.unsigned_abs());
+            connection.session != SessionId(0) && silent_ms > timeout_ms / 4 * 3
+        });
+    }
+
+    /// What was on its way to the leader may be in the log or not: those who wait for it are cut
+    /// off, which says just that. All others stay.
+    pub(crate) fn lose_proposals(&mut self) {
+        self.close_those(Connection::waits_for_the_log);
+    }
+
+    fn close_those(&mut self, is_concerned: impl Fn(&Connection) -> bool) {
+        let mut concerned: Vec<_> = (self.connections.iter())
+            .filter(|(_, connection)| !connection.is_last && is_concerned(connection))
+            .map(|(id, _)| *id)
+            .collect();
+        // In the same order in every run of a simulation.
+        concerned.sort_unstable();
+        for id in concerned {
+            self.close(id);
+        }
+    }
+
+    /// The state of another server takes the place of this one's. Watchers have missed what lies
+    /// between; their clients come back and ask again.
+    pub(crate) fn install(&mut self, machine: Machine) {
+        self.stop_serving();
+        self.machine = machine;
+        self.hear_of_all();
+    }
+
+    /// From now on this server decides which sessions are over, or no longer.
+    pub(crate) fn set_leading(&mut self, is_leading: bool) {
+        if is_leading && !self.is_leading {
+            // Nothing is known of what others have heard.
+            self.hear_of_all();
+        }
+        self.is_leading = is_leading;
+    }
+
+    /// Sessions the leader is to be told of.
+    pub(crate) fn take_touched(&mut self) -> Vec<SessionId> {
+        std::mem::take(&mut self.touched).into_iter().collect()
+    }
+
+    /// Another server has heard of these.
+    pub(crate) fn touch(&mut self, sessions: &[SessionId]) {
+        sessions.iter().for_each(|session| self.hear_of(*session));
+    }
+
+    /// Whether reads wait for a barrier that nobody has asked for.
+    pub(crate) fn wants_barrier(&self) -> bool {
+        self.barriers.is_wanted
+    }
+
+    /// The number of the barrier that is asked for now.
+    pub(crate) fn ask_for_barrier(&mut self) -> u64 {
+        self.barriers.is_wanted = false;
+        self.barriers.asked += 1;
+        self.barriers.asked
+    }
+
+    /// This server has everything acknowledged before the barrier was asked for.
+    pub(crate) fn barrier_passed(&mut self, barrier: u64) {
+        self.barriers.passed = barrier;
+        for id in std::mem::take(&mut self.barriers.waiting) {
+            self.drain(id);
+            self.take_held(id);
+        }
+    }
+}
