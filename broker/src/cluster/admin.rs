@@ -263,8 +263,13 @@ impl Cluster {
         let json = znodes::encode_config(config);
         match client.set(&path, json.as_bytes(), None).await {
             Err(error) if error.is_no_node() => {
-                client.create(&path, json.as_bytes(), CreateMode::Persistent).await?;
-                Ok(())
+                match client.create(&path, json.as_bytes(), CreateMode::Persistent).await {
+                    // Two who create the topic at once: whose it is, its own znode decides.
+                    Err(error) if error.is_node_exists() => {
+                        Ok(client.set(&path, json.as_bytes(), None).await.map(drop)?)
+                    }
+                    result => Ok(result.map(drop)?),
+                }
             }
             result => Ok(result.map(drop)?),
         }

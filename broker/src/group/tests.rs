@@ -260,6 +260,33 @@ fn silent_member_is_thrown_out_after_its_session() {
     assert_eq!(bench.groups.deadline(), None, "an empty group wakes nobody");
 }
 
+/// As in Kafka: the others wait for who says nothing, and no longer than that.
+#[test]
+fn round_waits_for_a_silent_member_until_it_leaves_or_its_session_ends() {
+    for leaves in [true, false] {
+        let (mut bench, first) = Bench::stable(|_| ());
+        let promised = bench.join("", |join| join.is_id_required = true);
+        let promised = bench.joined(promised).member_id;
+        let waiter = bench.join("", |_| ());
+        for silent in [first, promised] {
+            bench.after(Duration::from_secs(4));
+            assert_eq!((bench.state(), bench.answer(waiter)), (State::PreparingRebalance, None));
+            if leaves {
+                let (told, members) = (bench.waiter(), vec![(silent, None)]);
+                bench.step(Input::Leave(told, Leave { group: "g".into(), members }));
+                assert_eq!(bench.answer(told), Some(Answer::Left(vec![ErrorCode::NONE])));
+            }
+        }
+        if !leaves {
+            bench.after(Duration::from_secs(1));
+            assert_eq!(bench.answer(waiter), None);
+            bench.after(Duration::from_secs(1));
+        }
+        let second = bench.joined(waiter);
+        assert_eq!((second.generation, second.members.len()), (2, 1));
+    }
+}
+
 #[test]
 fn slow_member_is_left_behind_after_the_rebalance_timeout() {
     let (mut bench, first) = Bench::stable(|join| join.session_timeout = Duration::from_secs(120));
