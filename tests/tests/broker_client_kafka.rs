@@ -157,7 +157,9 @@ async fn administer(bootstrap: &str) {
         offsets
     );
     let groups = is_send(client.list_groups()).await.unwrap();
-    let listed: Vec<_> = groups.iter().map(|g| (g.group.as_str(), g.state.as_str())).collect();
+    assert_eq!(groups.gap(), None);
+    let listed: Vec<_> =
+        groups.groups.iter().map(|g| (g.group.as_str(), g.state.as_str())).collect();
     assert_eq!(listed, [("readers", "Empty")]);
     let described = is_send(client.describe_group("readers")).await.unwrap();
     assert_eq!((described.state.as_str(), described.members.len()), ("Empty", 0));

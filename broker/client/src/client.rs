@@ -118,7 +118,7 @@ impl Client {
             }
         }
         let bootstrap = self.inner.config.bootstrap.join(",");
-        Err(ClientError::NoBroker { bootstrap, source: Box::new(failure) })
+        Err(ClientError::NoBroker { bootstrap, cause: Box::new(failure) })
     }
 
     /// A connection to a broker by its id.

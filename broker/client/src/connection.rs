@@ -73,7 +73,7 @@ impl Connection {
         client_id: &str,
         timeout: Duration,
     ) -> Result<Self, ClientError> {
-        let io = |source| ClientError::Io { address: address.to_owned(), source };
+        let io = |cause| ClientError::Io { address: address.to_owned(), cause };
         let stream = tokio::time::timeout(timeout, TcpStream::connect(address))
             .await
             .map_err(|_| ClientError::Timeout { address: address.to_owned(), after: timeout })?
@@ -150,7 +150,7 @@ impl Connection {
         request: &Q,
         version: i16,
     ) -> Result<Reply, ClientError> {
-        let encode = |source: EncodeError| ClientError::Encode { api_key: Q::API_KEY, source };
+        let encode = |cause: EncodeError| ClientError::Encode { api_key: Q::API_KEY, cause };
         let correlation_id = self.next_correlation_id.fetch_add(1, Ordering::Relaxed);
         let header = RequestHeader {
             api_key: Q::API_KEY,
@@ -240,10 +240,10 @@ impl Reply {
     ///
     /// If the bytes are not `M`.
     pub fn read<'a, M: Message<'a>>(&'a self) -> Result<M, ClientError> {
-        let decode = |source| ClientError::Decode {
+        let decode = |cause| ClientError::Decode {
             address: self.address.clone(),
             api_key: self.api_key,
-            source,
+            cause,
         };
         let mut r = Reader::new(&self.body);
         let header_version = response_header_version(self.api_key, self.version);

@@ -7,26 +7,26 @@ use std::time::Duration;
 use elkfk_wire::kafka::frame::FrameError;
 use elkfk_wire::kafka::{DecodeError, EncodeError, ErrorCode};
 
-/// Why a call has no answer.
+/// Why a call has no answer. The text holds the cause, so that it is not to be told a second time.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("no broker answers at {bootstrap}: {source}")]
-    NoBroker { bootstrap: String, source: Box<ClientError> },
+    #[error("no broker answers at {bootstrap}: {cause}")]
+    NoBroker { bootstrap: String, cause: Box<ClientError> },
     #[error("no address given to find the brokers by")]
     NoBootstrap,
-    #[error("{address}: {source}")]
-    Io { address: String, source: io::Error },
+    #[error("{address}: {cause}")]
+    Io { address: String, cause: io::Error },
     #[error("{address}: the connection was closed")]
     Closed { address: String },
     #[error("{address}: no answer in {after:?}")]
     Timeout { address: String, after: Duration },
     /// What the broker said makes no frame: perhaps it speaks TLS, or is no Kafka.
-    #[error("{address}: not a Kafka answer: {source}")]
-    Frame { address: String, source: FrameError },
-    #[error("{address}: answer to API {api_key}: {source}")]
-    Decode { address: String, api_key: i16, source: DecodeError },
-    #[error("write API {api_key}: {source}")]
-    Encode { api_key: i16, source: EncodeError },
+    #[error("{address}: not a Kafka answer: {cause}")]
+    Frame { address: String, cause: FrameError },
+    #[error("{address}: answer to API {api_key}: {cause}")]
+    Decode { address: String, api_key: i16, cause: DecodeError },
+    #[error("write API {api_key}: {cause}")]
+    Encode { api_key: i16, cause: EncodeError },
     #[error("{address} has no version of API {api_key} that is known here ({ours:?})")]
     Version { address: String, api_key: i16, ours: RangeInclusive<i16> },
     #[error("broker {node} is not in the cluster")]
@@ -90,5 +90,19 @@ impl std::fmt::Display for Refused {
             Some(message) => write!(f, "{message} ({})", self.code),
             None => write!(f, "{}", self.code),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let io = ClientError::Io { address: "127.0.0.1:1".into(), cause };
+        let none = ClientError::NoBroker { bootstrap: "127.0.0.1:1".into(), cause: Box::new(io) };
+        let told = none.in_one_line();
+        assert_eq!(told, "no broker answers at 127.0.0.1:1: 127.0.0.1:1: connection refused");
     }
 }

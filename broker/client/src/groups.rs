@@ -12,9 +12,10 @@ use elkfk_wire::kafka::messages::{
     offset_fetch_request::OffsetFetchRequestGroup,
 };
 use elkfk_wire::kafka::{ErrorCode, Message, Reader};
+use tokio::time::Instant;
 
 use crate::TopicPartition;
-use crate::client::{Client, whole};
+use crate::client::{Client, RETRY_AFTER, whole};
 use crate::error::{ClientError, Refused};
 use crate::metadata::Broker;
 
@@ -25,6 +26,27 @@ pub struct ListedGroup {
     pub protocol_type: String,
     /// `Stable`, `Empty`, …; empty from brokers before 2.6.
     pub state: String,
+}
+
+/// The groups of a cluster, as far as its brokers tell.
+#[derive(Debug, Default)]
+pub struct ListedGroups {
+    /// By name.
+    pub groups: Vec<ListedGroup>,
+    /// Brokers that did not answer, and why: the groups that they coordinate may be missing.
+    pub unanswered: Vec<(i32, ClientError)>,
+}
+
+impl ListedGroups {
+    /// What is missing, in one line; none where every broker has answered.
+    pub fn gap(&self) -> Option<String> {
+        let brokers = self.unanswered.iter();
+        let told: Vec<String> = brokers
+            .map(|(broker, why)| format!("broker {broker}: {}", why.in_one_line()))
+            .collect();
+        (!told.is_empty())
+            .then(|| format!("groups may be missing, no answer from {}", told.join("; ")))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,31 +84,52 @@ pub struct Committed {
 }
 
 impl Client {
-    /// Every group of the cluster, by name.
+    /// Every group of the cluster, by name. Brokers that do not answer for the time allowed are named.
     ///
     /// # Errors
     ///
-    /// If one of the brokers cannot be asked: its groups would be missing.
-    pub async fn list_groups(&self) -> Result<Vec<ListedGroup>, ClientError> {
-        self.retry(async || {
-            let mut groups = Vec::new();
-            for broker in self.brokers().await?.brokers {
-                let connection = self.node(broker.id).await?;
-                let version = connection.version::<ListGroupsRequest<'_>>()?;
-                let reply = connection.send(&ListGroupsRequest::default(), version).await?;
-                let response: ListGroupsResponse<'_> = reply.read()?;
-                whole("list groups", response.error_code, None)?;
-                groups.extend(response.groups.iter().map(|group| ListedGroup {
-                    group: group.group_id.to_string(),
-                    protocol_type: group.protocol_type.to_string(),
-                    state: group.group_state.to_string(),
-                }));
+    /// If no broker can be asked.
+    pub async fn list_groups(&self) -> Result<ListedGroups, ClientError> {
+        let deadline = Instant::now() + self.config().timeout;
+        let mut listed = loop {
+            let mut listed = ListedGroups::default();
+            let brokers = self.brokers().await?.brokers;
+            for broker in &brokers {
+                match self.groups_of(broker.id).await {
+                    Ok(groups) => listed.groups.extend(groups),
+                    Err(error) => listed.unanswered.push((broker.id, error)),
+                }
             }
-            groups.sort_by(|a, b| a.group.cmp(&b.group));
-            groups.dedup_by(|a, b| a.group == b.group);
-            Ok(groups)
-        })
-        .await
+            let may_help = listed.unanswered.iter().any(|(_, error)| error.is_retriable());
+            if !may_help || Instant::now() + RETRY_AFTER >= deadline {
+                if listed.unanswered.len() == brokers.len()
+                    && let Some((_, error)) = listed.unanswered.pop()
+                {
+                    return Err(error);
+                }
+                break listed;
+            }
+            // A broker that is gone is soon no longer in the cluster.
+            self.forget_roles();
+            tokio::time::sleep(RETRY_AFTER).await;
+        };
+        listed.groups.sort_by(|a, b| a.group.cmp(&b.group));
+        listed.groups.dedup_by(|a, b| a.group == b.group);
+        Ok(listed)
+    }
+
+    async fn groups_of(&self, broker: i32) -> Result<Vec<ListedGroup>, ClientError> {
+        let connection = self.node(broker).await?;
+        let version = connection.version::<ListGroupsRequest<'_>>()?;
+        let reply = connection.send(&ListGroupsRequest::default(), version).await?;
+        let response: ListGroupsResponse<'_> = reply.read()?;
+        whole("list groups", response.error_code, None)?;
+        let groups = response.groups.iter().map(|group| ListedGroup {
+            group: group.group_id.to_string(),
+            protocol_type: group.protocol_type.to_string(),
+            state: group.group_state.to_string(),
+        });
+        Ok(groups.collect())
     }
 
     /// Members of a group and what they are assigned.

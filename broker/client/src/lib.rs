@@ -9,7 +9,7 @@
 //! use elkfk_broker_client::{Client, Config, OffsetAt};
 //!
 //! let client = Client::new(Config::to("127.0.0.1:9092"));
-//! for group in client.list_groups().await? {
+//! for group in client.list_groups().await?.groups {
 //!     let committed = client.committed_offsets(&group.group).await?;
 //!     let partitions: Vec<_> = committed.keys().cloned().collect();
 //!     let ends = client.list_offsets(&partitions, OffsetAt::End).await?;
@@ -34,7 +34,7 @@ pub use client::{Client, Config};
 pub use configs::{ConfigEntry, ConfigOp, ConfigSynonym, Resource, ResourceConfigs, ResourceType};
 pub use connection::{Connection, Reply};
 pub use error::{ClientError, Refused};
-pub use groups::{Assignment, Committed, GroupDescription, ListedGroup, Member};
+pub use groups::{Assignment, Committed, GroupDescription, ListedGroup, ListedGroups, Member};
 pub use log_dirs::{LogDir, LogSizes};
 pub use metadata::{Broker, Cluster, Partition, Topic};
 pub use offsets::{ListedOffset, ListedOffsets, OffsetAt};

@@ -19,6 +19,8 @@ pub struct LogDir {
     /// Of the file system; none from brokers before 3.3.
     pub total_bytes: Option<u64>,
     pub usable_bytes: Option<u64>,
+    /// Replicas there of the partitions that were asked for.
+    pub replicas: usize,
 }
 
 impl LogDir {
@@ -104,6 +106,7 @@ impl Client {
                 path: directory.log_dir.to_string(),
                 total_bytes: known(directory.total_bytes),
                 usable_bytes: known(directory.usable_bytes),
+                replicas: directory.topics.iter().map(|topic| topic.partitions.len()).sum(),
             });
             for topic in &directory.topics {
                 // A future replica is a copy on its way to another directory.

@@ -53,7 +53,8 @@ pub struct ListedOffset {
 pub type ListedOffsets = BTreeMap<TopicPartition, Result<ListedOffset, Refused>>;
 
 impl Client {
-    /// One offset of each partition. Every partition asked for is in the answer.
+    /// One offset of each partition. Every partition asked for is in the answer; those whose leader does not
+    /// answer are in it with `NETWORK_EXCEPTION` and its name.
     ///
     /// # Errors
     ///
@@ -109,36 +110,54 @@ impl Client {
         let mut answers = ListedOffsets::new();
         answers.extend(leaderless.into_iter().map(|(place, refused)| (place, Err(refused))));
         for (leader, places) in by_leader {
-            let connection = self.node(leader).await?;
-            let version = connection.version::<ListOffsetsRequest<'_>>()?;
-            let mut topics: BTreeMap<&str, Vec<ListOffsetsPartition>> = BTreeMap::new();
-            for place in &places {
-                let partition = ListOffsetsPartition {
-                    partition_index: place.partition,
-                    timestamp: open[place].number(),
-                    ..ListOffsetsPartition::default()
-                };
-                topics.entry(&place.topic).or_default().push(partition);
-            }
-            let topics = topics
-                .into_iter()
-                .map(|(name, partitions)| ListOffsetsTopic { name: name.into(), partitions })
-                .collect();
-            let request = ListOffsetsRequest { replica_id: -1, isolation_level: 0, topics };
-            let reply = connection.send(&request, version).await?;
-            let response: ListOffsetsResponse<'_> = reply.read()?;
-            for topic in &response.topics {
-                for p in &topic.partitions {
-                    let place = TopicPartition::new(&*topic.name, p.partition_index);
-                    let known = |n: i64| (n >= 0).then_some(n);
-                    let listed = ListedOffset {
-                        offset: known(p.offset),
-                        timestamp_ms: known(p.timestamp),
-                        leader_epoch: p.leader_epoch,
-                    };
-                    let answer = Refused::check(p.error_code, None).map(|()| listed);
-                    answers.insert(place, answer);
+            match self.ask_leader(leader, &places, open).await {
+                Ok(listed) => answers.extend(listed),
+                // The other leaders' answers are worth having without this one's.
+                Err(error) => {
+                    let refused = no_answer(leader, &error);
+                    answers.extend(places.into_iter().map(|place| (place, Err(refused.clone()))));
                 }
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn ask_leader(
+        &self,
+        leader: i32,
+        places: &[TopicPartition],
+        open: &BTreeMap<TopicPartition, OffsetAt>,
+    ) -> Result<ListedOffsets, ClientError> {
+        let connection = self.node(leader).await?;
+        let version = connection.version::<ListOffsetsRequest<'_>>()?;
+        let mut topics: BTreeMap<&str, Vec<ListOffsetsPartition>> = BTreeMap::new();
+        for place in places {
+            let partition = ListOffsetsPartition {
+                partition_index: place.partition,
+                timestamp: open[place].number(),
+                ..ListOffsetsPartition::default()
+            };
+            topics.entry(&place.topic).or_default().push(partition);
+        }
+        let topics = topics
+            .into_iter()
+            .map(|(name, partitions)| ListOffsetsTopic { name: name.into(), partitions })
+            .collect();
+        let request = ListOffsetsRequest { replica_id: -1, isolation_level: 0, topics };
+        let reply = connection.send(&request, version).await?;
+        let response: ListOffsetsResponse<'_> = reply.read()?;
+        let mut answers = ListedOffsets::new();
+        for topic in &response.topics {
+            for p in &topic.partitions {
+                let place = TopicPartition::new(&*topic.name, p.partition_index);
+                let known = |n: i64| (n >= 0).then_some(n);
+                let listed = ListedOffset {
+                    offset: known(p.offset),
+                    timestamp_ms: known(p.timestamp),
+                    leader_epoch: p.leader_epoch,
+                };
+                let answer = Refused::check(p.error_code, None).map(|()| listed);
+                answers.insert(place, answer);
             }
         }
         Ok(answers)
@@ -228,6 +247,14 @@ impl Client {
 
 /// Partitions by the id of their leader, and those that have none.
 pub(crate) type ByLeader = (BTreeMap<i32, Vec<TopicPartition>>, Vec<(TopicPartition, Refused)>);
+
+fn no_answer(broker: i32, error: &ClientError) -> Refused {
+    let message = Some(format!("broker {broker} does not answer: {}", error.in_one_line()));
+    match error {
+        ClientError::Refused { refused, .. } => Refused { code: refused.code, message },
+        _ => Refused { code: ErrorCode::NETWORK_EXCEPTION, message },
+    }
+}
 
 /// Whether a fresh look at the metadata may find another leader. A partition that does not exist
 /// is an answer, though Kafka's clients try again.

@@ -71,6 +71,7 @@ fn facts() -> Facts {
             path: "/data".into(),
             total_bytes: Some(100),
             usable_bytes: Some(25),
+            replicas: 1,
         }],
         ..Facts::default()
     }

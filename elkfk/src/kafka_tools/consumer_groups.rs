@@ -203,7 +203,11 @@ struct Row {
 impl Command<'_> {
     /// Groups of consumers, in the order of the real tool.
     async fn groups(&self) -> Result<Vec<ListedGroup>, Stop> {
-        let mut groups = self.client.list_groups().await?;
+        let listed = self.client.list_groups().await?;
+        if let Some(gap) = listed.gap() {
+            crate::say::asideln!("warning: {gap}");
+        }
+        let mut groups = listed.groups;
         groups.retain(|group| matches!(group.protocol_type.as_str(), "" | "consumer"));
         jvm_order::java_hash_map(&mut groups, 16, |group| jvm_order::string_hash(&group.group));
         Ok(groups)

@@ -56,6 +56,8 @@ pub struct Meter {
     /// Of partitions of these whose bytes are a reason to delete.
     sizes: BTreeMap<TopicPartition, u64>,
     sizes_at: Option<Instant>,
+    /// Listed in the last round; while a broker does not answer, before it too.
+    known_groups: BTreeSet<String>,
 }
 
 impl Meter {
@@ -71,6 +73,7 @@ impl Meter {
             retentions_at: None,
             sizes: BTreeMap::new(),
             sizes_at: None,
+            known_groups: BTreeSet::new(),
         }
     }
 
@@ -235,7 +238,23 @@ impl Meter {
         let mut asked = JoinSet::new();
         let is_large = self.is_large();
         let mut before = std::mem::take(&mut self.descriptions);
-        for listed in self.client.list_groups().await? {
+        let listed = self.client.list_groups().await?;
+        let gap = listed.gap();
+        let named: BTreeSet<String> =
+            listed.groups.iter().map(|group| group.group.clone()).collect();
+        if let Some(gap) = &gap {
+            // Those of a broker that does not answer are not gone.
+            refused.extend(self.known_groups.difference(&named).map(|group| GroupSample {
+                group: group.clone(),
+                state: "Unknown".into(),
+                why_unknown: Some(gap.clone()),
+                ..GroupSample::default()
+            }));
+            self.known_groups.extend(named);
+        } else {
+            self.known_groups = named;
+        }
+        for listed in listed.groups {
             let (client, places) = (self.client.clone(), places.clone());
             let known = before
                 .remove(&listed.group)
