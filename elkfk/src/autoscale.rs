@@ -4,9 +4,10 @@ mod decided;
 mod recorded;
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use elkfk_autoscaler::shell::Settings;
+use elkfk_autoscaler::shell::{Settings, Standing};
 use elkfk_autoscaler::simulate::{self, Policy, SCENARIOS, Trace};
 use elkfk_autoscaler::{Mode, Parameters};
 use serde_json::{Map, Value};
@@ -14,6 +15,9 @@ use serde_json::{Map, Value};
 use crate::args::{self, AutoscaleCommand, Autoscaler, Simulate};
 use crate::say::{or_end as say, sayln};
 use crate::signals::asked_to_stop;
+
+/// What is there answers sooner; what is not is then told.
+const ANSWER_SOON: Duration = Duration::from_secs(3);
 
 /// What can be asked while a cluster is there.
 pub(crate) async fn run(command: AutoscaleCommand) -> Result<bool> {
@@ -44,8 +48,25 @@ async fn alone(args: Autoscaler) -> Result<()> {
     let at = config.bootstrap_servers.clone();
     let mode = config.settings.of_all().mode.name();
     let running = elkfk_autoscaler::start(config).await.context("start autoscaler")?;
-    sayln!("{:<12} {at:<26} ready     mode {mode}", "autoscaler");
+    let say_standing = async {
+        let mut standing = running.standing();
+        // Who is there answers within that; a start that works says one line.
+        let is_soon = standing.wait_for(|now| !matches!(now, Standing::Waiting(_)));
+        let _ = tokio::time::timeout(ANSWER_SOON, is_soon).await;
+        loop {
+            let (state, what) = match &*standing.borrow_and_update() {
+                Standing::Waiting(what) => ("waiting", format!("for {what}")),
+                Standing::Behind => ("standby", "another instance decides".to_owned()),
+                Standing::Deciding => ("ready", format!("mode {mode}")),
+            };
+            sayln!("{:<12} {at:<26} {state:<9} {what}", "autoscaler");
+            if standing.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
     let result = tokio::select! {
+        () = say_standing => Ok(()),
         error = running.failed() => Err(anyhow!("autoscaler: {error}")),
         () = asked_to_stop() => Ok(()),
     };
@@ -70,7 +91,7 @@ pub(crate) fn flags(
     let given = [
         ("mode", mode.map(|mode| Value::from(mode.name()))),
         ("partitions_max", partitions_max.map(Value::from)),
-        ("processes_max", consumers_max.map(Value::from)),
+        ("consumers_max", consumers_max.map(Value::from)),
     ];
     given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
@@ -86,7 +107,7 @@ pub(crate) fn settings(file: Option<&Path>, mut flags: Map<String, Value>) -> Re
         None => ("flags".to_owned(), "{}".to_owned()),
     };
     // One consumer may be all that there may be.
-    if let Some(max) = flags.get("processes_max").and_then(Value::as_u64)
+    if let Some(max) = flags.get("consumers_max").and_then(Value::as_u64)
         && file.is_none()
     {
         let least = u64::from(Parameters::default().consumers_min).min(max);

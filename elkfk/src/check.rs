@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use elkfk_autoscaler::shell::Settings;
 use elkfk_base::Mistakes;
 use elkfk_sink::event::Timestamp;
 use elkfk_sink::pipeline::Pipeline;
+use serde_json::Map;
 
+use crate::plan::AUTOSCALER_JSON;
 use crate::say::{asideln, sayln};
 
 /// What a file's name says it is.
@@ -16,9 +19,13 @@ enum Kind {
     Broker,
     Shipper,
     Pipeline,
+    Autoscaler,
 }
 
 fn kind(path: &Path) -> Option<Kind> {
+    if path.file_name().is_some_and(|name| name == AUTOSCALER_JSON) {
+        return Some(Kind::Autoscaler);
+    }
     Some(match path.extension()?.to_str()? {
         "cfg" => Kind::Coordinator,
         "properties" => Kind::Broker,
@@ -41,7 +48,7 @@ fn units(path: &Path) -> Result<Vec<Unit>> {
     if !path.is_dir() {
         let Some(kind) = kind(path) else {
             bail!(
-                "{}: cannot tell what it is; the name should end in .cfg (zoo.cfg), .properties (server.properties), .yml (filebeat.yml) or .conf (a pipeline)",
+                "{}: cannot tell what it is; the name should end in .cfg (zoo.cfg), .properties (server.properties), .yml (filebeat.yml) or .conf (a pipeline), or be autoscaler.json",
                 path.display()
             );
         };
@@ -51,7 +58,7 @@ fn units(path: &Path) -> Result<Vec<Unit>> {
     search(path, 0, &mut units)?;
     if units.is_empty() {
         bail!(
-            "{}: holds no zoo.cfg, server.properties, filebeat.yml and no pipeline (*.conf)",
+            "{}: holds no zoo.cfg, server.properties, filebeat.yml, autoscaler.json and no pipeline (*.conf)",
             path.display()
         );
     }
@@ -117,10 +124,14 @@ pub(crate) fn run(paths: &[PathBuf]) -> Result<bool> {
     Ok(is_right)
 }
 
-fn check(kind: Kind, path: &Path) -> Result<Result<(), Mistakes>> {
+fn check(kind: Kind, path: &Path) -> Result<Result<(), String>> {
     let name = path.display().to_string();
     let text = || std::fs::read_to_string(path).with_context(|| format!("read {name}"));
-    Ok(match kind {
+    let checked: Result<(), Mistakes> = match kind {
+        Kind::Autoscaler => {
+            let read = Settings::parse(&name, &text()?, Map::new());
+            return Ok(read.map(drop).map_err(|mistakes| mistakes.to_string()));
+        }
         Kind::Coordinator => elkfk_coordinator::Config::from_file(path).map(drop),
         Kind::Broker => elkfk_broker::Config::from_text(&name, &text()?, &[]).map(drop),
         Kind::Shipper => {
@@ -131,7 +142,8 @@ fn check(kind: Kind, path: &Path) -> Result<Result<(), Mistakes>> {
             files: vec![path.to_owned()],
             ..Default::default()
         }),
-    })
+    };
+    Ok(checked.map_err(|mistakes| mistakes.to_string()))
 }
 
 /// Runs the sample.log beside a pipeline.conf, and compares with the expected.jsonl beside both;
@@ -198,6 +210,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for name in [
             "zoo.cfg",
+            "autoscaler.json",
+            "other.json",
             "README",
             "pipelines/default/pipeline.conf",
             "pipelines/default/sample.log",
@@ -214,10 +228,29 @@ mod tests {
             .into_iter()
             .map(|unit| unit.path.strip_prefix(dir.path()).unwrap().display().to_string())
             .collect();
-        assert_eq!(found, ["parts", "pipelines/default/pipeline.conf", "zoo.cfg"]);
+        assert_eq!(
+            found,
+            ["autoscaler.json", "parts", "pipelines/default/pipeline.conf", "zoo.cfg"]
+        );
         assert!(units(&dir.path().join("data/broker")).is_ok());
         assert!(units(&dir.path().join("README")).is_err());
         std::fs::create_dir(dir.path().join("empty")).unwrap();
         assert!(units(&dir.path().join("empty")).is_err());
+    }
+
+    #[test]
+    fn mistakes_of_autoscaler_json_come_all_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(AUTOSCALER_JSON);
+        let told = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            check(kind(&path).unwrap(), &path).unwrap()
+        };
+        assert_eq!(told(r#"{"mode": "auto", "consumers_max": 8, "topics": {"a": {}}}"#), Ok(()));
+        let wrong = told(r#"{"hot_s": 0, "topics": {"a": {"partition_max": 4}}}"#).unwrap_err();
+        assert!(
+            wrong.contains("hot_s = 0 must be between") && wrong.contains("partition_max"),
+            "{wrong}"
+        );
     }
 }

@@ -16,7 +16,7 @@ use crate::{autoscale, demo};
 const COORDINATOR_PORT: u16 = 2181;
 const BROKER_PORT: u16 = 9092;
 const TOPIC: &str = "logs";
-const AUTOSCALER_JSON: &str = "autoscaler.json";
+pub(crate) const AUTOSCALER_JSON: &str = "autoscaler.json";
 const WATCH: &str = "/var/log/**";
 
 /// The configuration of every box; `None` where the real thing is used.

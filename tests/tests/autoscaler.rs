@@ -56,7 +56,7 @@ fn quick(mode: Mode) -> Parameters {
         drain_target_s: 1.0,
         calm_s: 300.0,
         partitions_max: 4,
-        processes_max: 8,
+        consumers_max: 8,
         ..Parameters::default()
     }
 }

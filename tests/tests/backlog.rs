@@ -54,7 +54,7 @@ fn quick() -> Parameters {
         drain_target_s: 30.0,
         calm_s: 300.0,
         partitions_max: 4,
-        processes_max: 8,
+        consumers_max: 8,
         ..Parameters::default()
     }
 }

@@ -75,6 +75,12 @@ impl From<Rule> for Rung {
 }
 
 impl Ladder {
+    /// What one holds at most, of a topic with so many partitions: its window, and some kilobytes of texts.
+    pub fn bytes_max(partitions: usize) -> usize {
+        const TEXTS: usize = 4 << 10;
+        Window::bytes_max(partitions) + size_of::<Self>() + TEXTS
+    }
+
     pub fn new(group: impl Into<String>, topic: impl Into<String>, parameters: Parameters) -> Self {
         Self {
             group: group.into(),
@@ -629,8 +635,8 @@ impl Ladder {
             workers: sink.map_or(0, |sink| sink.workers),
             workers_max: sink.map_or(0, |sink| sink.workers_max.min(parameters.workers_max)),
             consumers: observation.consumers,
-            consumers_max: sink.map_or(parameters.processes_max, |s| {
-                s.processes_max.min(parameters.processes_max)
+            consumers_max: sink.map_or(parameters.consumers_max, |s| {
+                s.processes_max.min(parameters.consumers_max)
             }),
             partitions: observation.partitions.len() as u32,
             partitions_max: parameters.partitions_max,

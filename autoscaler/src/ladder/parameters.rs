@@ -41,7 +41,7 @@ pub const PARTITIONS_MAX: u32 = 64;
 pub const REPLICAS_PER_BROKER_MAX: u64 = 2000;
 /// With one consumer its death stops the topic until a session timeout has passed.
 pub const CONSUMERS_MIN: u32 = 2;
-pub const PROCESSES_MAX: u32 = 32;
+pub const CONSUMERS_MAX: u32 = 32;
 pub const WORKERS_MAX: u32 = 32;
 /// Seconds of calm before consumers are taken away, and between two such steps.
 pub const CALM_S: f64 = 1800.0;
@@ -93,8 +93,9 @@ pub struct Parameters {
     pub partitions_max: u32,
     pub replicas_per_broker_max: u64,
     pub consumers_min: u32,
-    /// Consumers of the group, the sink's processes, that there may be.
-    pub processes_max: u32,
+    /// Consumers of the group that there may be. Older events and files call it `processes_max`.
+    #[serde(alias = "processes_max")]
+    pub consumers_max: u32,
     /// Parser threads within a process.
     pub workers_max: u32,
     pub calm_s: f64,
@@ -125,7 +126,7 @@ impl Default for Parameters {
             partitions_max: PARTITIONS_MAX,
             replicas_per_broker_max: REPLICAS_PER_BROKER_MAX,
             consumers_min: CONSUMERS_MIN,
-            processes_max: PROCESSES_MAX,
+            consumers_max: CONSUMERS_MAX,
             workers_max: WORKERS_MAX,
             calm_s: CALM_S,
             scale_in_fit: SCALE_IN_FIT,
@@ -187,7 +188,7 @@ impl Parameters {
         }
         for (key, least, most) in [
             ("partitions_min", self.partitions_min, self.partitions_max),
-            ("consumers_min", self.consumers_min, self.processes_max),
+            ("consumers_min", self.consumers_min, self.consumers_max),
             ("workers_max", 1, self.workers_max),
         ] {
             if least == 0 || least > most {

@@ -201,7 +201,7 @@ fn rungs() -> Vec<(&'static str, Load, Rule, Option<Action>)> {
         ("all stand still", |l| l.consumed = vec![0.0; 4], Rule::Stopped),
         ("one stands still", |l| l.consumed = vec![0.0, 12e3, 12e3, 12e3], Rule::Stalled),
         ("partitions at maximum", |l| l.parameters.partitions_max = 4, Rule::Maximum),
-        ("consumers at maximum", |l| l.parameters.processes_max = 4, Rule::Maximum),
+        ("consumers at maximum", |l| l.parameters.consumers_max = 4, Rule::Maximum),
         (
             "a large old backlog, little new",
             |l| {

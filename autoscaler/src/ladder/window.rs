@@ -25,6 +25,14 @@ pub(super) struct Window {
     sums: VecDeque<Sum>,
 }
 
+impl Window {
+    /// What it holds at most, of a topic with so many partitions.
+    pub(super) fn bytes_max(partitions: usize) -> usize {
+        let sample = size_of::<Sample>() + partitions * size_of::<Progress>();
+        SAMPLES_MAX * sample + SUMS_MAX * size_of::<Sum>()
+    }
+}
+
 #[derive(Debug)]
 struct Sample {
     at_ms: i64,

@@ -29,6 +29,23 @@ const BATCH_BYTES_MAX: usize = 512 << 10;
 const ATTEMPTS: u32 = 3;
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
+/// Kafka's limit of a topic's name.
+const NAME_CHARS_MAX: usize = 249;
+
+/// What is wrong with the name of a topic, and how to mend it.
+pub(crate) fn name_mistake(topic: &str) -> Option<String> {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let why = match topic {
+        "" => "is empty".to_owned(),
+        "." | ".." => "is no name".to_owned(),
+        long if long.len() > NAME_CHARS_MAX => format!("has more than {NAME_CHARS_MAX} characters"),
+        topic => format!("has {:?}", topic.chars().find(|c| !is_legal(*c))?),
+    };
+    Some(format!(
+        "--decisions-topic {topic:?} {why}: no topic can have that name; letters, digits, '.', '_' and '-' may stand in it"
+    ))
+}
+
 /// The events of one cluster.
 #[derive(Debug, Clone)]
 pub struct Decisions {

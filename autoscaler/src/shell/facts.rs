@@ -6,10 +6,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use elkfk_broker_client::{Client, ClientError, FetchedRecord, Resource, Topic, TopicPartition};
-use elkfk_wire::kafka::messages::{
-    DescribeLogDirsRequest, DescribeLogDirsResponse,
-    describe_log_dirs_request::DescribableLogDirTopic,
+use elkfk_broker_client::{
+    Client, ClientError, FetchedRecord, LogDir, Resource, Topic, TopicPartition,
 };
 use elkfk_wire::source_id;
 use serde::Deserialize;
@@ -189,38 +187,21 @@ fn path(record: &FetchedRecord) -> Option<String> {
 
 /// Of the fullest disk that holds a replica of the topic. None: brokers before 3.3 do not tell.
 async fn disk_used_share(client: &Client, topic: &Topic) -> Option<f64> {
-    let mut brokers: Vec<i32> =
-        topic.partitions.iter().flat_map(|partition| partition.replicas.clone()).collect();
-    brokers.sort_unstable();
-    brokers.dedup();
-    let mut fullest: Option<f64> = None;
-    for broker in brokers {
-        let used = tokio::time::timeout(LOOK_LIMIT, used_on(client, broker, topic)).await;
-        match used {
-            Ok(Ok(used)) => fullest = fullest.into_iter().chain(used).reduce(f64::max),
-            Ok(Err(error)) => debug!(broker, %error, "disk not known"),
-            Err(_) => {}
+    let indices = topic.partitions.iter().map(|partition| partition.index);
+    let places: Vec<_> =
+        indices.map(|index| TopicPartition::new(topic.name.clone(), index)).collect();
+    let places: Vec<&TopicPartition> = places.iter().collect();
+    let asked = tokio::time::timeout(LOOK_LIMIT, client.log_sizes_of(&places));
+    let sizes = match asked.await {
+        Ok(Ok(sizes)) => sizes,
+        Ok(Err(error)) => {
+            debug!(topic = %topic.name, %error, "disk not known");
+            return None;
         }
-    }
-    fullest
-}
-
-async fn used_on(client: &Client, broker: i32, topic: &Topic) -> Result<Option<f64>, ClientError> {
-    let connection = client.node(broker).await?;
-    let version = connection.version::<DescribeLogDirsRequest<'_>>()?;
-    let request = DescribeLogDirsRequest {
-        topics: Some(vec![DescribableLogDirTopic {
-            topic: topic.name.as_str().into(),
-            partitions: topic.partitions.iter().map(|partition| partition.index).collect(),
-        }]),
+        Err(_) => return None,
     };
-    let reply = connection.send(&request, version).await?;
-    let response: DescribeLogDirsResponse<'_> = reply.read()?;
-    let used = response.results.iter().filter(|dir| !dir.topics.is_empty()).filter_map(|dir| {
-        let (total, usable) = (dir.total_bytes, dir.usable_bytes);
-        (total > 0 && (0..=total).contains(&usable)).then(|| 1.0 - usable as f64 / total as f64)
-    });
-    Ok(used.reduce(f64::max))
+    let holding = sizes.directories.iter().filter(|directory| directory.replicas > 0);
+    holding.filter_map(LogDir::used_share).reduce(f64::max)
 }
 
 #[cfg(test)]

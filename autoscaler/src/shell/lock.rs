@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use elkfk_coordinator_client::{Client, Config, CreateMode, Error};
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
+
+use super::Standing;
 
 /// Where the instances line up.
 pub(crate) const PARENT: &str = "/elkfk/autoscaler";
@@ -59,14 +62,19 @@ impl Election {
     }
 
     /// Waits until this instance is the one that decides, however long that takes.
-    pub(crate) async fn win(&self) -> Lock {
+    pub(crate) async fn win(&self, stands: &watch::Sender<Standing>) -> Lock {
         let Some(config) = &self.coordinator else { return Lock { held: None } };
         let mut was_told = false;
         loop {
-            match self.stand(config).await {
+            match self.stand(config, stands).await {
                 Ok(held) => return Lock { held: Some(held) },
                 Err(error) if was_told => debug!(%error, "no lock yet"),
                 Err(error) => {
+                    stands.send_replace(Standing::Waiting(format!(
+                        "ZooKeeper at {}, which keeps the lock: {}; start it, or give another address with --zookeeper",
+                        config.servers.join(","),
+                        elkfk_base::errors::in_one_line(&error)
+                    )));
                     warn!(%error, peer = %config.servers.join(","), "cannot stand for the lock; going on trying");
                     was_told = true;
                 }
@@ -76,7 +84,11 @@ impl Election {
     }
 
     /// Lines up behind those who came before, until they are gone.
-    async fn stand(&self, config: &Config) -> Result<Held, Error> {
+    async fn stand(
+        &self,
+        config: &Config,
+        stands: &watch::Sender<Standing>,
+    ) -> Result<Held, Error> {
         let client = Client::connect(config.clone()).await?;
         let placed = self.place(&client).await;
         // A znode that was made although the answer was lost goes with its session.
@@ -109,6 +121,7 @@ impl Election {
                 Place::Behind(other) => {
                     if !was_told {
                         info!(path = %format!("{PARENT}/{other}"), "another instance decides; waiting");
+                        stands.send_replace(Standing::Behind);
                         was_told = true;
                     }
                     // Only the one before is watched, so that its end wakes one instance and not all.
@@ -200,7 +213,8 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_coordinator_this_instance_decides() {
-        let lock = Election::new(None, "a".into()).win().await;
+        let (stands, _) = watch::channel(Standing::Behind);
+        let lock = Election::new(None, "a".into()).win(&stands).await;
         assert!(lock.check().await.unwrap().is_good());
         lock.release().await;
     }

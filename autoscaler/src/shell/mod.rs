@@ -6,6 +6,7 @@
 mod act;
 mod decisions;
 mod facts;
+mod ladders;
 mod lock;
 mod metrics;
 mod observe;
@@ -34,6 +35,8 @@ use round::Rounds;
 /// For one question to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// No cooldown lasts longer than a day, so older events decide nothing.
+const MEMORY_MS: i64 = 26 * 3_600_000;
 /// How long a cut-off instance may believe that it decides, and the next waits to take over.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -90,6 +93,17 @@ pub enum StartError {
     Record { path: PathBuf, source: std::io::Error },
 }
 
+/// What an instance is at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// For what, why it is not there, and what may help.
+    Waiting(String),
+    /// Another instance decides; this one takes over when that ends.
+    Behind,
+    /// It decides, and has read what was decided before.
+    Deciding,
+}
+
 /// A running autoscaler.
 #[derive(Debug)]
 pub struct Running {
@@ -97,6 +111,7 @@ pub struct Running {
     /// Why a task ended by itself.
     failure: watch::Receiver<Option<String>>,
     is_deciding: watch::Receiver<bool>,
+    standing: watch::Receiver<Standing>,
 }
 
 impl Running {
@@ -108,6 +123,11 @@ impl Running {
     /// Whether this instance is the one that decides.
     pub fn is_deciding(&self) -> bool {
         *self.is_deciding.borrow()
+    }
+
+    /// What it is at, and each change of that.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
     }
 
     /// Stops deciding and lets the next instance do so at once.
@@ -123,6 +143,7 @@ impl Running {
 /// With every mistake in the configuration.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let mut mistakes = config.settings.mistakes();
+    mistakes.extend(decisions::name_mistake(&config.decisions_topic));
     mistakes.extend(config.sinks.iter().filter_map(|url| sinks::url_mistake(url)));
     if !mistakes.is_empty() {
         return Err(StartError::Mistakes(mistakes));
@@ -148,7 +169,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let tasks = Tasks::new();
     let (failed, failure) = watch::channel(None);
     let (deciding, is_deciding) = watch::channel(false);
-    let work = tasks.spawn("autoscale", run(config, election, recorder, deciding, tasks.clone()));
+    let first = match &config.zookeeper {
+        Some(connect) => format!("ZooKeeper at {connect}, which keeps the lock"),
+        None => format!("Kafka at {}", config.bootstrap_servers),
+    };
+    let (stands, standing) = watch::channel(Standing::Waiting(first));
+    let told = Told { deciding, stands };
+    let work = tasks.spawn("autoscale", run(config, election, recorder, told, tasks.clone()));
     let stopping = tasks.token();
     tasks.spawn("watch over a task", async move {
         let end = work.await;
@@ -157,7 +184,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             failed.send_replace(Some(reason));
         }
     });
-    Ok(Running { tasks, failure, is_deciding })
+    Ok(Running { tasks, failure, is_deciding, standing })
+}
+
+/// Where the work says what it is at.
+#[derive(Debug)]
+struct Told {
+    deciding: watch::Sender<bool>,
+    stands: watch::Sender<Standing>,
 }
 
 /// Waits for the right to decide, decides while it lasts, and stands for it again.
@@ -165,23 +199,23 @@ async fn run(
     config: Config,
     election: Election,
     mut recorder: Option<record::Recorder>,
-    deciding: watch::Sender<bool>,
+    told: Told,
     tasks: Tasks,
 ) {
     loop {
         let lock = tokio::select! {
             () = tasks.stopping() => return,
-            lock = election.win() => lock,
+            lock = election.win(&told.stands) => lock,
         };
         info!(instance = %config.instance, "this instance decides");
-        deciding.send_replace(true);
+        told.deciding.send_replace(true);
         metrics::DECIDING.set(1);
         tokio::select! {
             () = tasks.stopping() => {}
             () = lock.lost() => warn!(instance = %config.instance, "the lock is lost: this instance decides no more"),
-            () = decide(&config, &lock, &mut recorder) => {}
+            () = decide(&config, &lock, &mut recorder, &told.stands) => {}
         }
-        deciding.send_replace(false);
+        told.deciding.send_replace(false);
         metrics::DECIDING.set(0);
         lock.release().await;
         if tasks.is_stopping() {
@@ -191,7 +225,12 @@ async fn run(
 }
 
 /// Round by round, until it is dropped.
-async fn decide(config: &Config, lock: &Lock, recorder: &mut Option<record::Recorder>) {
+async fn decide(
+    config: &Config,
+    lock: &Lock,
+    recorder: &mut Option<record::Recorder>,
+    stands: &watch::Sender<Standing>,
+) {
     let client = Client::new(elkfk_broker_client::Config {
         timeout: TIMEOUT,
         client_id: "elkfk-autoscaler".to_owned(),
@@ -200,12 +239,19 @@ async fn decide(config: &Config, lock: &Lock, recorder: &mut Option<record::Reco
     let mut rounds = Rounds::new(config, client);
     let mut was_told = false;
     while let Err(error) = rounds.resume(now_ms()).await {
+        stands.send_replace(Standing::Waiting(format!(
+            "topic {} at {}: {}; start Kafka there, or give another address with --bootstrap-server",
+            config.decisions_topic,
+            config.bootstrap_servers,
+            error.in_one_line()
+        )));
         if !was_told {
             warn!(topic = %config.decisions_topic, %error, "earlier decisions cannot be read yet");
             was_told = true;
         }
         tokio::time::sleep(RETRY_AFTER).await;
     }
+    stands.send_replace(Standing::Deciding);
     let interval = Duration::from_secs_f64(config.settings.of_all().interval_s);
     let mut ticks = tokio::time::interval_at(Instant::now(), interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

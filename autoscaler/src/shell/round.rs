@@ -10,23 +10,17 @@ use tracing::{debug, error, info, warn};
 use super::act::{Hands, Subject};
 use super::decisions::Decisions;
 use super::facts::Facts;
+use super::ladders::{self, Ladders, Pair};
 use super::lock::Lock;
 use super::metrics;
 use super::observe::{self, Look, Members, Offsets};
 use super::record::{Looked, Recorder};
 use super::sinks::Sinks;
-use super::{Config, now_ms};
-use crate::ladder::{self, Decision, Event, Ladder, Mode, Parameters};
+use super::{Config, MEMORY_MS, now_ms};
+use crate::ladder::{self, Decision, Event, Mode, Parameters};
 
-/// Ladders at once; each holds some megabytes at most, for thousands of partitions.
-const LADDERS_MAX: usize = 256;
 /// Facts are asked for again after this long, sooner where rounds are short.
 const FACTS_EVERY: Duration = Duration::from_secs(60);
-/// No cooldown lasts longer than a day, so older events decide nothing.
-const MEMORY_MS: i64 = 26 * 3_600_000;
-
-/// A group and a topic that it reads.
-type Pair = (String, String);
 
 /// Everything that lasts from round to round, while this instance decides.
 #[derive(Debug)]
@@ -35,7 +29,7 @@ pub(crate) struct Rounds<'c> {
     meter: Meter,
     decisions: Decisions,
     sinks: Sinks,
-    ladders: BTreeMap<Pair, Ladder>,
+    ladders: Ladders,
     facts: BTreeMap<String, Facts>,
     /// What was last said of trouble, by its place, so that it is said once.
     told: BTreeMap<String, String>,
@@ -56,7 +50,7 @@ impl<'c> Rounds<'c> {
             decisions: Decisions::new(client.clone(), config.decisions_topic.clone()),
             meter: Meter::new(client),
             sinks: Sinks::new(&config.sinks),
-            ladders: BTreeMap::new(),
+            ladders: Ladders::new(ladders::BYTES_MAX),
             facts: BTreeMap::new(),
             told: BTreeMap::new(),
         }
@@ -64,17 +58,6 @@ impl<'c> Rounds<'c> {
 
     fn parameters(&self, topic: &str) -> &Parameters {
         self.config.settings.of(topic)
-    }
-
-    /// The ladder of a pair; None where there are too many.
-    fn ladder(&mut self, (group, topic): &Pair) -> Option<&mut Ladder> {
-        let key = (group.clone(), topic.clone());
-        if self.ladders.len() >= LADDERS_MAX && !self.ladders.contains_key(&key) {
-            return None;
-        }
-        let parameters = self.config.settings.of(topic);
-        let new = || Ladder::new(group.clone(), topic.clone(), parameters.clone());
-        Some(self.ladders.entry(key).or_insert_with(new))
     }
 
     /// Reads what earlier instances decided, as far back as it can matter.
@@ -87,7 +70,10 @@ impl<'c> Rounds<'c> {
             let page = self.decisions.read(offset, Duration::ZERO).await?;
             for event in &page.events {
                 let (group, topic) = event.of();
-                if let Some(ladder) = self.ladder(&(group.to_owned(), topic.to_owned())) {
+                let pair = (group.to_owned(), topic.to_owned());
+                let parameters = self.config.settings.of(topic);
+                // Before anything is measured it holds next to nothing.
+                if let Ok(ladder) = self.ladders.of(&pair, 0, event.at_ms(), parameters) {
                     ladder.remember([event]);
                 }
             }
@@ -266,16 +252,17 @@ impl<'c> Rounds<'c> {
                 observation: observation.clone(),
             });
         }
-        let ladder = self.ladder(pair).ok_or("there are too many groups and topics to watch")?;
+        let of_topic = self.config.settings.of(topic);
+        let ladder = self.ladders.of(pair, found.partitions.len(), now_ms, of_topic)?;
         ladder.set_parameters(parameters);
         let events = ladder.step(now_ms, &observation);
         Ok(Decided { pair: pair.clone(), members, events })
     }
 
-    /// Topics that are gone need no facts and no ladder.
+    /// Topics that are gone need no facts and no ladder, groups that are gone no ladder.
     fn forget(&mut self, cluster: &Cluster) {
         self.facts.retain(|topic, _| cluster.topic(topic).is_some());
-        self.ladders.retain(|(_, topic), _| cluster.topic(topic).is_some());
+        self.ladders.forget(now_ms(), |topic| cluster.topic(topic).is_some());
     }
 
     /// Writes every event of the round, then performs the actions among them.

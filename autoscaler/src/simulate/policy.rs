@@ -62,7 +62,7 @@ impl Decide for Naive {
         let counts = model.counts();
         let step = (model.lag() > NAIVE_LAG).then(|| Step {
             partitions: (counts.partitions + 2).min(self.parameters.partitions_max),
-            consumers: (counts.consumers + 2).min(self.parameters.processes_max),
+            consumers: (counts.consumers + 2).min(self.parameters.consumers_max),
             ..counts
         });
         (Vec::new(), step)
@@ -78,7 +78,7 @@ struct Keda {
 impl Decide for Keda {
     fn decide(&mut self, model: &Model<'_>) -> (Vec<Event>, Option<Step>) {
         let counts = model.counts();
-        let most = self.parameters.processes_max.min(counts.partitions);
+        let most = self.parameters.consumers_max.min(counts.partitions);
         let wanted = ((model.lag() / KEDA_LAG).ceil() as u32).clamp(1, most.max(1));
         self.wanted.push_back((model.now_s, wanted));
         self.wanted.retain(|(at_s, _)| model.now_s - at_s <= KEDA_DOWN_S);

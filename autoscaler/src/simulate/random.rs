@@ -63,7 +63,7 @@ pub fn random(seed: u64) -> (Trace, Parameters) {
             _ => Mode::Off,
         },
         partitions_max: partitions.max(chance.count(4..65)),
-        processes_max: trace.consumers.max(chance.count(2..33)),
+        consumers_max: trace.consumers.max(chance.count(2..33)),
         ..Parameters::default()
     };
     (trace, parameters)

@@ -146,7 +146,7 @@ pub(crate) fn check_rules(events: &[Event], parameters: &Parameters) {
             }
         }
         if let Action::Consumers { to, .. } = action {
-            assert!(to <= inputs.partitions && to <= parameters.processes_max, "{}", why());
+            assert!(to <= inputs.partitions && to <= parameters.consumers_max, "{}", why());
         }
         consumers_ms = Some(at_ms);
     }

@@ -14,7 +14,9 @@ use elkfk_wire::kafka::messages::{
 use elkfk_wire::kafka::{ErrorCode, Reader, RequestHeader, frame, header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
+use super::super::Standing;
 use super::super::lock::Election;
 use super::*;
 
@@ -112,9 +114,14 @@ async fn serve(mut socket: TcpStream, port: i32, partitions: Arc<AtomicI32>, is_
     }
 }
 
+async fn only_instance() -> Lock {
+    let (stands, _) = watch::channel(Standing::Behind);
+    Election::new(None, "a".into()).win(&stands).await
+}
+
 async fn expand(is_lying: bool) -> Result<(), String> {
     let client = Client::new(Config::to(&broker(is_lying).await));
-    let lock = Election::new(None, "a".into()).win().await;
+    let lock = only_instance().await;
     let hands = Hands { client: &client, sinks: &Sinks::new(&[]), lock: &lock };
     let members = Members { all: 2, of_topic: 2 };
     let subject = Subject { group: "g", topic: "logs", members };
@@ -132,7 +139,7 @@ async fn a_refusal_is_told_and_what_is_there_is_no_refusal() {
 #[tokio::test]
 async fn consumers_need_a_sink_to_ask() {
     let client = Client::new(Config::to("127.0.0.1:1"));
-    let lock = Election::new(None, "a".into()).win().await;
+    let lock = only_instance().await;
     let hands = Hands { client: &client, sinks: &Sinks::new(&[]), lock: &lock };
     let members = Members { all: 1, of_topic: 1 };
     let subject = Subject { group: "g", topic: "logs", members };
