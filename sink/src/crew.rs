@@ -44,10 +44,10 @@ pub enum ScaleError {
     StillLeaving { group: String, leaving: usize },
     #[error("the sink stops")]
     Stopping,
-    #[error("join group {group} at {bootstrap_servers}: {source}")]
-    Kafka { group: String, bootstrap_servers: String, source: Box<KafkaError> },
-    #[error("start thread {name}: {source}")]
-    Thread { name: String, source: std::io::Error },
+    #[error("join group {group} at {bootstrap_servers}: {cause}")]
+    Kafka { group: String, bootstrap_servers: String, cause: Box<KafkaError> },
+    #[error("start thread {name}: {cause}")]
+    Thread { name: String, cause: std::io::Error },
 }
 
 /// The threads, and what new ones need.
@@ -257,10 +257,10 @@ impl Crew {
             leave: leave.clone(),
             turn: self.turns[input].clone(),
         };
-        let reader = reader.connect().map_err(|source| ScaleError::Kafka {
+        let reader = reader.connect().map_err(|cause| ScaleError::Kafka {
             group: options.group.clone(),
             bootstrap_servers: options.bootstrap_servers.clone(),
-            source: source.into(),
+            cause: cause.into(),
         })?;
         Ok(Recruit { input, acks, leave, reader })
     }
@@ -354,5 +354,5 @@ pub(crate) fn thread(
     std::thread::Builder::new()
         .name(name.clone())
         .spawn(work)
-        .map_err(|source| ScaleError::Thread { name, source })
+        .map_err(|cause| ScaleError::Thread { name, cause })
 }

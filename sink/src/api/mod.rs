@@ -50,9 +50,9 @@ const STOP_WAIT: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     #[error(
-        "listen on {addr}: {source}; stop the program that holds it, or give another with api.http.host and api.http.port"
+        "listen on {addr}: {cause}; stop the program that holds it, or give another with api.http.host and api.http.port"
     )]
-    Refused { addr: SocketAddr, source: io::Error },
+    Refused { addr: SocketAddr, cause: io::Error },
     #[error(
         "listen on {first}-{last}: every one of these ports is taken; stop a program that holds one, or give others with api.http.port"
     )]
@@ -74,7 +74,7 @@ pub(crate) async fn listen(
         match bound {
             Ok(bound) => return Ok(bound),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && first.port() < last => {}
-            Err(source) => return Err(ListenError::Refused { addr, source }),
+            Err(cause) => return Err(ListenError::Refused { addr, cause }),
         }
     }
     Err(ListenError::Taken { first, last })

@@ -244,7 +244,7 @@ impl Machine<'_> {
                         None => false,
                     }
                 }
-                Inst::AtomicEnd(_) | Inst::Accept => return Ok(Some(at)),
+                Inst::AtomicEnd | Inst::Accept => return Ok(Some(at)),
             };
             if goes_on {
                 continue;

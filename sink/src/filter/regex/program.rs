@@ -54,7 +54,7 @@ pub(super) enum Inst {
         body: Pc,
         next: Pc,
     },
-    AtomicEnd(Pc),
+    AtomicEnd,
     /// Remembers where a turn of a loop began whose body may match nothing.
     TurnStart(u32),
     /// Leaves the loop where the turn matched nothing.
@@ -293,9 +293,8 @@ impl Compiler<'_> {
         }
         let atomic = self.push(Inst::Accept)?;
         self.emit(inner)?;
-        let end = self.push(Inst::Accept)?;
+        self.push(Inst::AtomicEnd)?;
         let next = self.here();
-        self.insts[end as usize] = Inst::AtomicEnd(next);
         self.insts[atomic as usize] = Inst::Atomic { body: atomic + 1, next };
         Ok(())
     }
@@ -407,7 +406,7 @@ impl Compiler<'_> {
                     }
                     Inst::Jump(to) => next(*to as usize),
                     // What is atomic matches without regard to what follows, which may then fail.
-                    Inst::AtomicEnd(_) => ByteSet::open(),
+                    Inst::AtomicEnd => ByteSet::open(),
                     Inst::Atomic { body, .. } => next(*body as usize),
                     Inst::Look { next: to, .. } => next(*to as usize),
                     Inst::Save(_) | Inst::Assert(_) | Inst::Near { .. } | Inst::TurnStart(_) => {
