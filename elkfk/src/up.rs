@@ -218,7 +218,9 @@ async fn start(args: &Up, boxes: &mut Boxes) -> Result<()> {
     let sinks: Vec<_> = sink.api_addr().map(|at| format!("http://{at}")).into_iter().collect();
     boxes.sink = Some(sink);
     let names: Vec<_> = pipelines.iter().filter_map(|path| pipeline_name(path)).collect();
-    say("sink", &format!("group {GROUP}"), "ready", &format!("pipeline {}", names.join(", ")));
+    let api = sinks.first().map(|at| format!(", api {at}")).unwrap_or_default();
+    let of_pipelines = format!("pipeline {}{api}", names.join(", "));
+    say("sink", &format!("group {GROUP}"), "ready", &of_pipelines);
 
     let zookeeper = match (&args.zookeeper, &boxes.coordinator) {
         (Some(connect), _) => Some(connect.clone()),
