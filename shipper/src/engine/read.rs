@@ -64,7 +64,7 @@ where
         {
             return Step::Idle;
         }
-        if !self.has_partition(slot) {
+        if !self.has_partition(now, slot) {
             return Step::Blocked;
         }
         let Some(source) = &self.sources[slot] else { return Step::Idle };
@@ -246,7 +246,7 @@ where
     }
 
     /// Whether the source knows where its events go.
-    fn has_partition(&mut self, slot: usize) -> bool {
+    fn has_partition(&mut self, now: Now, slot: usize) -> bool {
         let Some(source) = &mut self.sources[slot] else { return false };
         let Some(topic) = &self.inputs[source.input].fixed_topic else { return true };
         let Some(count) = self.sender.partitions(topic) else { return false };
@@ -256,8 +256,16 @@ where
             return true;
         }
         let table = self.tables.entry(topic.clone()).or_default();
-        table.resize(count);
-        if !source.is_assigned || source.state.partition.is_none_or(|p| p >= count) {
+        table.resize(count, now.instant);
+        let lacking = source.state.partition.filter(|partition| !table.has(*partition));
+        if let Some(partition) = lacking {
+            if self.choice == PartitionChoice::File && !table.is_settled(now.instant) {
+                return false;
+            }
+            let path = source.path.display();
+            warn!(%path, topic, partition, count, "the topic was made anew with fewer partitions; the file goes on in another");
+        }
+        if !source.is_assigned || source.state.partition.is_none() || lacking.is_some() {
             source.state.partition = Some(table.assign(source.state.partition));
             source.is_assigned = true;
             source.is_dirty = true;

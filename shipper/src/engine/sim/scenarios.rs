@@ -96,6 +96,54 @@ fn a_cut_is_sent_only_once_it_is_durable() {
 }
 
 #[test]
+fn a_file_waits_for_its_partition_while_brokers_tell_of_fewer() {
+    let mut sim = Sim::new(1);
+    sim.has_banner = false;
+    sim.config.inputs[0].paths = vec!["/log/*.log".into()];
+    sim.start();
+    sim.write_lines(3);
+    let other = sim.disk.lock().create("other.log", Vec::new());
+    let write_both = |sim: &mut Sim, line: &str| {
+        sim.write_lines(1);
+        sim.disk.lock().append(other, format!("{line}\n").as_bytes());
+        sim.lines.push(line.into());
+    };
+    write_both(&mut sim, "first");
+    sim.settle();
+    let tell = |sim: &Sim, count| sim.cluster.lock().expect("no panic").partitions = Some(count);
+    let used = |sim: &Sim| -> BTreeSet<(i32, [u8; 12])> {
+        let cluster = sim.cluster.lock().expect("no panic");
+        cluster.arrived.iter().map(|(partition, id, ..)| (*partition, id.generation.0)).collect()
+    };
+    let before = used(&sim);
+    assert_eq!(before.iter().map(|(partition, _)| *partition).collect::<Vec<_>>(), [0, 1]);
+    for is_killed in [false, true] {
+        tell(&sim, 1);
+        if is_killed {
+            sim.kill();
+            sim.start();
+        }
+        let arrived = sim.arrived();
+        write_both(&mut sim, if is_killed { "after a start" } else { "second" });
+        for _ in 0..40 {
+            sim.pass(Duration::from_millis(500));
+            sim.run(5);
+        }
+        // Who has partition 0 goes on.
+        assert_eq!(sim.arrived(), arrived + 1);
+        tell(&sim, 3);
+        sim.settle();
+        assert_eq!(used(&sim), before, "a file moved");
+    }
+    // Made anew with one partition.
+    tell(&sim, 1);
+    write_both(&mut sim, "last");
+    sim.settle();
+    sim.check();
+    assert_eq!(used(&sim).len(), 3);
+}
+
+#[test]
 fn a_hole_in_the_middle_makes_no_binary_file() {
     check(|sim| {
         sim.write_lines(3);
