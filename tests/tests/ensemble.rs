@@ -506,6 +506,37 @@ async fn come_and_go() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_is_exchanged_for_another_server_in_one_change() {
+    exchange().await.unwrap();
+}
+
+async fn exchange() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut ensemble = start(&dir, &format!("reconfigEnabled=true\n{SUPER_DIGEST}"))?;
+    let leader = whole(&ensemble, &[0, 1, 2]).await?;
+    let near = others(&ensemble, leader)[0];
+    let writer = client(&ensemble, near).await?;
+    writer.create("/gap", "", CreateMode::Persistent).await?;
+    let mut admin = Raw::open(ensemble.addr(near), &Offer::new(10_000))?;
+    let auth = Request::Auth { scheme: "digest".into(), auth: Some(b"super:secret"[..].into()) };
+    ensure!(admin.ask(&auth)?.code == 0);
+    let fourth = ensemble.add()?;
+    let (joining, leaving) = (ensemble.line(fourth), (leader + 1).to_string());
+    let request = reconfig(Some(&joining), Some(&leaving), -1);
+    let mut changed = Ok(0);
+    let gap = longest_gap(&writer, || changed = admin.ask(&request).map(|answer| answer.code));
+    let gap = gap.await.with_context(|| ensemble.tails())?;
+    ensure!(changed? == 0);
+    let rest = others(&ensemble, leader);
+    whole(&ensemble, &rest).await?;
+    // Those that stay are enough without the one that left.
+    ensemble.kill(leader);
+    longest_gap(&writer, || {}).await.with_context(|| ensemble.tails())?;
+    ensure!(gap < FAIL_OVER_LIMIT, "{gap:?} without a write");
+    alike(&ensemble, &rest).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn linearizable_reads_see_what_was_acknowledged_elsewhere() {
     read_everywhere().await.unwrap();
 }
