@@ -24,6 +24,8 @@ use ensemble_support::raw::say;
 
 const LONG: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
+/// Connections that make a storm.
+const STORM: usize = 5000;
 
 async fn connect(addr: SocketAddr) -> Result<Client> {
     let config = Config::parse(&addr.to_string())?.with_session_timeout(Duration::from_secs(10));
@@ -187,7 +189,10 @@ async fn storm() -> Result<()> {
         .collect();
     let begun = Instant::now();
     let (mut longest, mut writes) = (Duration::ZERO, 0);
-    while begun.elapsed() < Duration::from_secs(3) {
+    // On a busy machine it takes longer until it is one.
+    while begun.elapsed() < Duration::from_secs(3)
+        || count.load(Ordering::Relaxed) < STORM && begun.elapsed() < LONG
+    {
         let asked = Instant::now();
         witness.set("/witness", format!("{writes}"), None).await?;
         longest = longest.max(asked.elapsed());
@@ -197,12 +202,10 @@ async fn storm() -> Result<()> {
     for thread in storming {
         ensure!(thread.join().is_ok());
     }
-    let count = count.load(Ordering::Relaxed);
-    eprintln!(
-        "{} connections a second; {writes} writes beside them, the longest {longest:?}",
-        count / 3
-    );
-    ensure!(count > 3000, "{count} connections are no storm");
+    let (count, seconds) = (count.load(Ordering::Relaxed), begun.elapsed().as_secs() as usize);
+    let rate = count / seconds;
+    eprintln!("{rate} connections a second; {writes} writes beside them, the longest {longest:?}");
+    ensure!(count >= STORM, "{count} connections are no storm");
     ensure!(longest < Duration::from_secs(2), "a write took {longest:?}");
     let begun = Instant::now();
     while descriptors(coordinator.id()) > files {
@@ -215,7 +218,8 @@ async fn storm() -> Result<()> {
     let said = coordinator.output();
     ensure!(said.contains("an HTTP request on ZooKeeper's client port"), "{said}");
     ensure!(said.contains("more were refused than are told here"), "{said}");
-    ensure!(said.lines().count() < 400, "{} lines", said.lines().count());
+    let lines = said.lines().count();
+    ensure!(lines < 100 + 25 * seconds, "{lines} lines in {seconds} s");
     witness.close().await;
     coordinator.stop()
 }
