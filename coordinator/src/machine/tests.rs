@@ -376,6 +376,7 @@ fn the_ensemble_is_changed_through_its_znode() {
     // zoo.cfg has no say any more, and the next change waits for the agreement.
     bench.command(SessionId(0), Action::Ensemble { servers: servers.into() });
     assert_eq!(bench.machine.ensemble().unwrap().version, version);
+    assert_eq!(bench.request(&reconfig("", "4", -1)), Err(ErrorCode::ReconfigInProgress));
     let (term, index) = (bench.machine.term(), bench.machine.index() + 1);
     let members = Members { voters: vec![2, 3], learners: vec![] };
     bench.machine.apply_members(term, index, members);
