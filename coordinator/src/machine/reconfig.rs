@@ -100,6 +100,10 @@ impl Machine {
         if !is_permitted(&self.tree.node(id).acl, perms::WRITE, identities) {
             return Err(ErrorCode::NoAuth);
         }
+        // ZooKeeper would take more; here a byte of each session's number says the server.
+        if servers.iter().any(|server| server.id > 255) {
+            return Err(ErrorCode::BadArguments);
+        }
         self.set_config(change, &Ensemble::text(&servers, change.zxid.0), events);
         // From the first change on it is known what the agreement has to follow from.
         self.members = Some(followed);
@@ -135,7 +139,7 @@ fn changed(
             continue;
         }
         let id = key.strip_prefix("server.").and_then(|id| id.parse().ok());
-        let id = id.filter(|id| (1..=255).contains(id)).ok_or(ErrorCode::BadArguments)?;
+        let id: u64 = id.filter(|id| *id > 0).ok_or(ErrorCode::BadArguments)?;
         let server = Server::parse(id, value).map_err(|_| ErrorCode::BadArguments)?;
         let address = (&server.host, server.peer_port);
         if servers.iter().any(|one| one.id != id && (&one.host, one.peer_port) == address) {

@@ -40,7 +40,8 @@ impl<C: Consensus> Replica<C> {
         let place = self.questions.iter().position(|question| question.context == context);
         let Some(place) = place else { return };
         // Those asked before need no answer any more.
-        self.answered = self.questions.drain(..=place).next_back().map(|question| (question, index));
+        self.answered =
+            self.questions.drain(..=place).next_back().map(|question| (question, index));
     }
 
     pub(super) fn pass_barrier(&mut self) {

@@ -147,4 +147,14 @@ impl<C: Consensus> Replica<C> {
         let command = Command { time_ms: self.now.wall_ms, origin, session, action };
         let _ = self.consensus.propose(command.encode());
     }
+
+    /// Who has asked for a change of the ensemble is answered when the agreement has followed.
+    pub(super) fn answer_reconfigs(&mut self) {
+        if self.service.has_reconfigs()
+            && let Some(ensemble) = self.service.machine.ensemble()
+            && ensemble.members() == self.consensus.members()
+        {
+            self.service.reconfigured();
+        }
+    }
 }

@@ -523,6 +523,7 @@ impl<C: Consensus> Replica<C> {
             self.propose();
         }
         self.pass_barrier();
+        self.answer_reconfigs();
         self.propose();
         std::mem::take(&mut self.work)
     }

@@ -45,6 +45,7 @@ impl Service {
             refused: 0,
             reads: 0,
             late_reads: 0,
+            is_reconfiguring: false,
             held: VecDeque::new(),
             handshake: Handshake { has_read_only: request.read_only.is_some() },
             out: Vec::new(),

@@ -106,6 +106,8 @@ struct Connection {
     /// How many of `pending` are reads, and how many of those wait for a barrier.
     reads: usize,
     late_reads: usize,
+    /// It has asked for a change of the ensemble, which is answered when it is done.
+    is_reconfiguring: bool,
     /// Frames that nobody has looked at yet: the handshake is not answered, or there is no room for
     /// their answers. What may be unanswered in all bounds them.
     held: VecDeque<Bytes>,
@@ -138,6 +140,7 @@ impl Connection {
             && !self.is_full()
             && self.reads < READS_WAITING_MAX
             && self.late_reads == 0
+            && !self.is_reconfiguring
     }
 }
 
@@ -199,6 +202,8 @@ pub(crate) struct Service {
     touched: BTreeSet<SessionId>,
     watches: Watches,
     barriers: Barriers,
+    /// Changes of the ensemble that were decided and are not done yet, with their answers.
+    reconfigs: Vec<(ConnectionId, Response<'static>)>,
     /// Whether clients are taken: this server knows what the ensemble knows.
     is_serving: bool,
     /// Whether this server leads, and so decides which sessions are over.
@@ -229,6 +234,7 @@ impl Service {
             touched: BTreeSet::new(),
             watches: Watches::new(watch_bytes_max),
             barriers: Barriers::default(),
+            reconfigs: Vec::new(),
             is_serving: false,
             is_leading: false,
             refusing: None,
@@ -510,6 +516,11 @@ impl Service {
         let command = Command { time_ms: self.now.wall_ms, origin, session, action };
         self.proposals.push(command.encode());
         self.enqueue(id, header, bytes, PendingKind::Proposed);
+        if header.op == OpCode::Reconfig.code()
+            && let Some(connection) = self.connections.get_mut(&id)
+        {
+            connection.is_reconfiguring = true;
+        }
     }
 
     fn auth(&mut self, id: ConnectionId, header: RequestHeader, body: &Bytes) -> bool {
@@ -633,8 +644,17 @@ impl Service {
         match applied.answer {
             Answer::None => {}
             Answer::Request(answer) => {
-                if let Some(id) = origin {
-                    self.answer_write(id, answer.as_ref().map_err(|code| *code));
+                let is_reconfig = |id: &ConnectionId| {
+                    self.connections.get(id).is_some_and(|it| it.is_reconfiguring)
+                };
+                match (origin, answer) {
+                    (Some(id), Ok(Response::Data(data, stat))) if is_reconfig(&id) => {
+                        self.reconfigs.push((id, Response::Data(data, stat)));
+                    }
+                    (Some(id), answer) => {
+                        self.answer_write(id, answer.as_ref().map_err(|code| *code));
+                    }
+                    (None, _) => {}
                 }
             }
             Answer::SessionCreated { timeout_ms } => {
@@ -656,6 +676,7 @@ impl Service {
             return;
         }
         let Some(pending) = connection.pending.pop_front() else { return };
+        connection.is_reconfiguring &= pending.op != OpCode::Reconfig.code();
         self.reply(id, pending.xid, pending.op, answer);
         self.done_with(id, &pending);
         self.drain(id);

@@ -78,6 +78,18 @@ impl Service {
         sessions.iter().for_each(|session| self.hear_of(*session));
     }
 
+    /// Whether changes of the ensemble wait for the agreement to follow.
+    pub(crate) fn has_reconfigs(&self) -> bool {
+        !self.reconfigs.is_empty()
+    }
+
+    /// The members are those that `/zookeeper/config` lists.
+    pub(crate) fn reconfigured(&mut self) {
+        for (id, answer) in std::mem::take(&mut self.reconfigs) {
+            self.answer_write(id, Ok(&answer));
+        }
+    }
+
     /// Whether reads wait for a barrier that nobody has asked for.
     pub(crate) fn wants_barrier(&self) -> bool {
         self.barriers.is_wanted
