@@ -349,7 +349,15 @@ impl Ensemble {
 
     /// SIGSTOP: it stands still, its connections stay open.
     pub fn pause(&self, at: usize) -> Result<()> {
-        self.process(at)?.signal(Signal::STOP)
+        let process = self.process(at)?;
+        process.signal(Signal::STOP)?;
+        // On a busy machine its threads go on for some milliseconds.
+        let begun = Instant::now();
+        while !process.is_stopped() {
+            ensure!(begun.elapsed() < START_LIMIT, "server {} does not stand still", at + 1);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     pub fn resume(&self, at: usize) -> Result<()> {

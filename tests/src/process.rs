@@ -70,6 +70,20 @@ impl Process {
         kill_process(pid, signal).with_context(|| format!("signal {}", self.name))
     }
 
+    /// Whether a SIGSTOP has reached every thread.
+    pub fn is_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id()));
+        tasks.is_ok_and(|tasks| {
+            tasks.flatten().all(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                // Behind the name in parentheses; a thread that has just ended has no such file.
+                stat.rsplit(')')
+                    .next()
+                    .is_some_and(|rest| rest.is_empty() || rest.trim_start().starts_with('T'))
+            })
+        })
+    }
+
     /// `kill -9` and the wait for it.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

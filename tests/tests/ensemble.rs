@@ -221,7 +221,9 @@ async fn stand_still() -> Result<()> {
     let leader = whole(&ensemble, &[0, 1, 2]).await?;
     let follower = others(&ensemble, leader)[0];
     for victim in [follower, leader] {
-        pause(&ensemble, victim).await.with_context(|| format!("server {}", victim + 1))?;
+        let paused = pause(&ensemble, victim).await;
+        paused
+            .with_context(|| format!("server {} stood still\n{}", victim + 1, ensemble.tails()))?;
     }
     Ok(())
 }
@@ -265,9 +267,9 @@ async fn pause(ensemble: &Ensemble, victim: usize) -> Result<()> {
     ensemble.resume(victim)?;
 
     // Their sessions are over or elsewhere.
-    for (raw, number) in [(&mut staying, write), (&mut moving, late)] {
+    for (name, raw, number) in [("stayed", &mut staying, write), ("moved", &mut moving, late)] {
         let answer = raw.answer(number);
-        ensure!(answer.as_ref().map_or(true, |answer| answer.code != 0), "{answer:?}");
+        ensure!(answer.as_ref().map_or(true, |answer| answer.code != 0), "{name}: {answer:?}");
     }
     if let Ok(answer) = staying.answer(read) {
         let data =
