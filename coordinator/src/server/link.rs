@@ -235,7 +235,13 @@ async fn first_frame(
                 });
             }
             Ok(None) => {}
-            Err(_) if words::is_partial(input) => {}
+            // What is not allowed is refused without waiting for what belongs to it.
+            Err(_) if words::is_partial(input) => {
+                let word = words::Asked::Word(words::SET_TRACE_MASK);
+                if !shared.words.allows(&word) {
+                    return Ok(First::Word(word));
+                }
+            }
             Err(error) => return Ok(First::Refused(diagnose(input, error))),
         }
         if reader.read_buf(input).await? == 0 {

@@ -21,7 +21,7 @@ pub(crate) const WORDS: [&str; 18] = [
 ];
 
 /// The one word with something behind it: the mask, eight bytes.
-const SET_TRACE_MASK: &str = "stmk";
+pub(super) const SET_TRACE_MASK: &str = "stmk";
 
 /// Which words may be asked.
 #[derive(Debug, Clone)]
@@ -494,6 +494,10 @@ pub(crate) fn environment() -> Vec<(&'static str, String)> {
     vec![
         ("zookeeper.version", VERSION.to_owned()),
         ("host.name", read("/proc/sys/kernel/hostname")),
+        // There is none; scripts look for the lines.
+        ("java.version", "none".to_owned()),
+        ("java.vendor", "none".to_owned()),
+        ("java.home", "none".to_owned()),
         ("os.name", os.to_owned()),
         ("os.arch", arch.to_owned()),
         ("os.version", read("/proc/sys/kernel/osrelease")),

@@ -161,8 +161,8 @@ impl<'a> Acl<'a> {
     pub fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         Ok(Self {
             perms: reader.i32()?,
-            scheme: Cow::Borrowed(reader.string()?),
-            // Java's null is an id too; it means as much as an empty one.
+            // Java's null is a scheme and an id too; it means as much as an empty one.
+            scheme: Cow::Borrowed(reader.nullable_string()?.unwrap_or_default()),
             id: Cow::Borrowed(reader.nullable_string()?.unwrap_or_default()),
         })
     }
