@@ -1,7 +1,7 @@
 //! Three coordinators that agree: real ZooKeepers or ours, from the same zoo.cfg, to be killed, paused and
 //! cut off from each other.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -59,12 +59,28 @@ impl Place {
     fn on_loopback(is_observer: bool) -> Self {
         Self {
             ip: Ipv4Addr::LOCALHOST.into(),
-            client: crate::free_port(),
-            peer: crate::free_port(),
-            election: crate::free_port(),
+            client: quiet_port(),
+            peer: quiet_port(),
+            election: quiet_port(),
             is_observer,
         }
     }
+}
+
+/// A free port below those that outgoing connections take: while a server is down, nobody else shall have it.
+fn quiet_port() -> u16 {
+    loop {
+        let port = rand::random_range(10_000..30_000);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// As ours says it, and as Java does.
+fn is_in_use(output: &str) -> bool {
+    let output = output.to_lowercase();
+    output.contains("address in use") || output.contains("address already in use")
 }
 
 /// Servers 1 to N, by their indices 0 to N-1. Dropped, they are killed.
@@ -103,11 +119,7 @@ impl Ensemble {
             let mut ensemble = Self::new(kind, &dir, places.collect(), extra, None);
             match ensemble.start_all() {
                 Ok(()) => return Ok(ensemble),
-                Err(error)
-                    if ensemble.outputs().to_lowercase().contains("address already in use") =>
-                {
-                    last = Some(error);
-                }
+                Err(error) if is_in_use(&ensemble.outputs()) => last = Some(error),
                 Err(error) => return Err(error),
             }
         }
