@@ -89,6 +89,8 @@ pub(super) struct Client {
     pub(super) counter: Option<i32>,
     pub(super) all_acknowledged: u64,
     pub(super) is_closing: bool,
+    /// It has asked for the end of this one, be it on an earlier connection.
+    pub(super) ended: SessionId,
 }
 
 fn create(path: &str, flags: i32, data: &[u8]) -> Request<'static> {
@@ -222,7 +224,7 @@ impl World {
                 vec![(Sent::Pair(value, must_fail), Request::Multi(all))]
             }
             23 => {
-                client.is_closing = true;
+                (client.is_closing, client.ended) = (true, client.session);
                 vec![(Sent::CloseSession, Request::CloseSession)]
             }
             _ => {

@@ -1,10 +1,13 @@
 //! An ensemble, its disks, its network and its clients, with everything that can go wrong: crashes,
-//! torn writes, disks that fill up or are lost, servers that stand still, connections that break,
+//! torn writes, disks that fill up, are slow, rot or are lost, servers that stand still, connections
+//! that break,
 //! servers that are cut off in one direction or both, and clocks that jump.
 //!
 //! All chance comes from the seed: the same seed gives the same bytes to the same clients. Which
 //! faults a run has, and how many servers, is drawn too. What is checked stands in [`checks`] and
 //! [`clients`].
+//!
+//! Which guards were broken to see whether it notices stands in `mutations.md`.
 //!
 //! `ELKFK_SIMULATION_SEEDS=N` runs so many seeds in place of the usual few, `FROM..TO` those.
 
@@ -470,6 +473,11 @@ impl World {
     fn snapshot(&mut self, id: u64) {
         let (mut disk, is_awake) = (self.disks[id as usize - 1].clone(), self.is_awake(id));
         let Some(server) = self.server(id).filter(|_| is_awake) else { return };
+        // What came from another server has its snapshot already.
+        let is_restored = |work: &LogWork| matches!(work, LogWork::Append { batch, .. } if batch.restored.is_some());
+        if server.log.iter().any(is_restored) {
+            return;
+        }
         if server.continue_snapshot(&disk).is_err() {
             // The disk is full.
             snapshots::remove_unfinished(&mut disk);
@@ -621,8 +629,12 @@ impl World {
     fn have_whole_others(&self, id: u64) -> bool {
         let is_whole = |other: &u64| {
             let server = self.servers[*other as usize - 1].as_ref();
-            server
-                .is_some_and(|server| !server.replica.is_joining() && !server.replica.has_empty_log)
+            server.is_some_and(|server| {
+                !server.replica.is_joining()
+ && !server.replica.has_empty_log
+ // In what is durable, too.
+ && server.log.is_empty()
+            })
         };
         self.ids().all(|other| other == id || is_whole(&other))
     }
