@@ -343,6 +343,7 @@ impl<C: Consensus> Replica<C> {
     /// What was on its way to the leader may never be in the log.
     fn lose_proposals(&mut self) {
         self.service.lose_proposals();
+        self.service.touch_attached();
         self.lane = Lane { id: self.draw(), sent: 0 };
     }
 

@@ -68,6 +68,13 @@ impl Service {
         self.is_leading = is_leading;
     }
 
+    /// What the leader was told of sessions may be lost: those whose clients are here count again.
+    pub(crate) fn touch_attached(&mut self) {
+        if !self.is_leading {
+            self.touched.extend(self.attached.keys().copied());
+        }
+    }
+
     /// Sessions the leader is to be told of.
     pub(crate) fn take_touched(&mut self) -> Vec<SessionId> {
         std::mem::take(&mut self.touched).into_iter().collect()

@@ -58,8 +58,7 @@ impl World {
                 // On a disk that holds writes up, an end that was due may come long after its client
                 // is heard again.
                 let is_heard = client.is_live
-                    && !self.faults.full_disks
-                    && !self.faults.slow_disks
+                    && !self.are_writes_held_up
                     && self.now_ms >= client.steady_since_ms + HEARD_FOR_MS
                     && self.now_ms <= client.answered_ms + ANSWERED_WITHIN_MS;
                 assert!(

@@ -1,7 +1,6 @@
 //! An ensemble, its disks, its network and its clients, with everything that can go wrong: crashes,
 //! torn writes, disks that fill up, are slow, rot or are lost, servers that stand still, connections
-//! that break,
-//! servers that are cut off in one direction or both, and clocks that jump.
+//! that break, servers that are cut off in one direction or both, and clocks that jump.
 //!
 //! All chance comes from the seed: the same seed gives the same bytes to the same clients. Which
 //! faults a run has, and how many servers, is drawn too. What is checked stands in [`checks`] and
@@ -113,6 +112,8 @@ struct World {
     rotten: Option<(String, usize)>,
     /// A server whose tree is known to be damaged, and what it says of that.
     silenced: Option<u64>,
+    /// The run has disks that fill up or are slow.
+    are_writes_held_up: bool,
     failure: Option<String>,
 }
 
@@ -185,6 +186,7 @@ impl World {
             checks: Checks::new(),
             rotten: None,
             silenced: None,
+            are_writes_held_up: faults.full_disks || faults.slow_disks,
             failure: None,
             random,
             members,
