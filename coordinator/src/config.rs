@@ -562,6 +562,10 @@ impl Reading<'_> {
             }
             self.config.words.push(word.to_owned());
         }
+        // As ZooKeeper has it, whose zkServer.sh asks for this one.
+        if !self.config.words.iter().any(|word| word == "srvr") {
+            self.config.words.push("srvr".to_owned());
+        }
     }
 
     fn finish(mut self) -> Result<Config, Mistakes> {
@@ -606,7 +610,7 @@ mod tests {
         assert_eq!(config.data_dir, Path::new("/tmp/zookeeper"));
         assert_eq!(config.listen.to_string(), "0.0.0.0:2182");
         assert_eq!((config.client_connections_max, config.snapshots_kept), (100, 5));
-        assert_eq!(config.words, ["stat", "ruok"]);
+        assert_eq!(config.words, ["stat", "ruok", "srvr"]);
         assert_eq!(config.server_id, Some(1));
         assert_eq!(config.session_timeout_min(), Duration::from_secs(4));
         assert_eq!(config.session_timeout_max(), Duration::from_secs(40));

@@ -110,17 +110,21 @@ async fn live_through_kills() -> Result<()> {
         tokio::time::timeout(PATIENCE, watch).await.context("the broker's session expires")?;
     }
     ensure!(client.exists("/controller").await?.is_none());
-    kafka = start_kafka()?;
+    kafka = start_kafka().with_context(|| coordinator.output())?;
     let (_, anew) = client.get("/brokers/ids/0").await?;
     ensure!(anew.czxid > registration.czxid);
     produce(&kafka, "test1", "five\n")?;
     assert_eq!(consume(&kafka, "test1", "readers", 1)?, ["five"]);
 
     // Both are stopped and started again, in order.
-    kafka.process.stop(PATIENCE).ok();
+    let stopped = kafka.process.stop(PATIENCE).context("stop kafka")?;
+    // 130: by a signal, in order.
+    ensure!(matches!(stopped.code(), Some(0 | 130 | 143)), "kafka ended with {stopped}");
+    let left = client.exists("/brokers/ids/0").await?;
+    ensure!(left.is_none(), "kafka's session is not over: {left:?}\n{}", coordinator.output());
     coordinator.stop()?;
     coordinator.start_again()?;
-    kafka = start_kafka()?;
+    kafka = start_kafka().with_context(|| coordinator.output())?;
     let list = tool("kafka-topics", &kafka, &["--list"], "")?;
     let expected = ["__consumer_offsets", "after-kill", "made-in-a-kill", "test1"];
     ensure!(list.split_whitespace().eq(expected), "{list}");

@@ -7,9 +7,9 @@
 //!
 //! **Clients are taken while contact with the leader lasts.** Once in a while every server asks how
 //! far the log is committed, which only a leader that a majority follows can answer. What it knew
-//! when it asked, it knows for certain. Without an answer each client is sent away when three
-//! quarters of its session's timeout are over, before the leader could take the session for over;
-//! and all are, after the limit of the configuration.
+//! when it asked, it knows for certain. Without an answer each client is sent away when half
+//! of its session's timeout is over, before the leader could take the session for over; and all are,
+//! after the limit of the configuration.
 //!
 //! **A lost disk does not vote.** A server that starts with an empty log in an ensemble may have
 //! forgotten what it has promised. It first hears from so many others that one of them was there

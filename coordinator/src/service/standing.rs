@@ -25,11 +25,12 @@ impl Service {
     }
 
     /// This server has been without a leader for so long: those whose sessions could be over for the
-    /// others before long are to look for another server.
+    /// others before long are to look for another server. That is after half a timeout, as the
+    /// leader may have heard nothing of a client for a third of it before, between two pings.
     pub(crate) fn send_away(&mut self, silent_ms: u64) {
         self.close_those(|connection| {
             let timeout_ms = u64::from(connection.report.timeout_ms.unsigned_abs());
-            connection.session != SessionId(0) && silent_ms > timeout_ms / 4 * 3
+            connection.session != SessionId(0) && silent_ms > timeout_ms / 2
         });
     }
 

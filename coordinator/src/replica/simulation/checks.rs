@@ -214,8 +214,11 @@ impl Checks {
         assert_eq!(left, right, "entry {index}: half of a multi");
         let sessions: HashSet<_> = sessions.into_iter().collect();
         let over: Vec<_> = self.known.difference(&sessions).copied().collect();
+        // What an earlier leader had decided may take effect long after, when nobody would any more.
+        let newest_term = self.leaders.keys().next_back().copied().unwrap_or(0);
+        let is_late = ((zxid >> 32) as u64) < newest_term;
         for session in over {
-            if self.closed.insert(session) {
+            if self.closed.insert(session) && !is_late {
                 self.just_closed.push(session);
             }
         }

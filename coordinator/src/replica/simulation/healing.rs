@@ -71,7 +71,7 @@ impl World {
         assert!(self.wins.last().is_none_or(|last| *last <= counter), "the counter goes back");
     }
 
-    fn standing(&self) -> String {
+    pub(super) fn standing(&self) -> String {
         let servers = self.servers.iter().flatten();
         servers.map(|server| server.replica.standing()).collect::<Vec<_>>().join("\n")
     }
