@@ -536,7 +536,7 @@ async fn the_next_instance_goes_on_with_the_memory_of_the_last() {
     assert_eq!(actions(&events).len(), 1, "{}", told(&events));
     let last = decisions(&events).last().copied().unwrap();
     let since_s = last.inputs.since_partitions_s.expect("it knows of the expansion");
-    assert_eq!((since_s * 1000.0) as i64, last.at_ms - acted_ms);
+    assert_eq!((since_s * 1000.0).round() as i64, last.at_ms - acted_ms);
 
     check_commands(&bootstrap);
 

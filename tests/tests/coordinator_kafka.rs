@@ -105,9 +105,15 @@ async fn live_through_kills() -> Result<()> {
 
     // The broker is killed: its session expires, and it registers anew.
     kafka.process.kill();
-    let (stat, watch) = client.exists_watch("/brokers/ids/0").await?;
-    if stat.is_some() {
-        tokio::time::timeout(PATIENCE, watch).await.context("the broker's session expires")?;
+    // It may have had a new session, and been about to register, when it was killed.
+    let mut gone_since = tokio::time::Instant::now();
+    while gone_since.elapsed() < Duration::from_secs(7) {
+        let (stat, watch) = client.exists_watch("/brokers/ids/0").await?;
+        if stat.is_some() {
+            tokio::time::timeout(PATIENCE, watch).await.context("the broker's session expires")?;
+            gone_since = tokio::time::Instant::now();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     ensure!(client.exists("/controller").await?.is_none());
     kafka = start_kafka().with_context(|| coordinator.output())?;

@@ -266,7 +266,7 @@ impl<C: Consensus> Node<C> {
 
     fn membership(&self) -> Option<words::Membership> {
         let own = self.config.own_server()?;
-        let members = self.config.servers.iter().map(|server| words::Member {
+        let members = self.replica.servers().iter().map(|server| words::Member {
             id: server.id,
             quorum: format!("{}:{}", server.host, server.peer_port),
             election_port: server.election_port,
