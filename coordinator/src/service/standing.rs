@@ -1,6 +1,6 @@
 //! Whether this server may serve, and what it knows of the others: told by the core around it.
 
-use super::{Connection, Service};
+use super::{Connection, ConnectionId, Service};
 use crate::machine::Machine;
 use elkfk_wire::jute::SessionId;
 
@@ -21,14 +21,14 @@ impl Service {
     /// What this server knows may be out of date: its clients are to look for another.
     pub(crate) fn stop_serving(&mut self) {
         self.is_serving = false;
-        self.close_those(|_| true);
+        self.close_those(|_, _| true);
     }
 
     /// This server has been without a leader for so long: those whose sessions could be over for the
     /// others before long are to look for another server. That is after half a timeout, as the
     /// leader may have heard nothing of a client for a third of it before, between two pings.
     pub(crate) fn send_away(&mut self, silent_ms: u64) {
-        self.close_those(|connection| {
+        self.close_those(|_, connection| {
             let timeout_ms = u64::from(connection.report.timeout_ms.unsigned_abs());
             connection.session != SessionId(0) && silent_ms > timeout_ms / 2
         });
@@ -37,12 +37,14 @@ impl Service {
     /// What was on its way to the leader may be in the log or not: those who wait for it are cut
     /// off, which says just that. All others stay.
     pub(crate) fn lose_proposals(&mut self) {
-        self.close_those(Connection::waits_for_the_log);
+        // A change of the ensemble that was decided is in the log for certain.
+        let decided: Vec<_> = self.reconfigs.iter().map(|(id, _)| *id).collect();
+        self.close_those(|id, connection| connection.waits_for_the_log() && !decided.contains(&id));
     }
 
-    fn close_those(&mut self, is_concerned: impl Fn(&Connection) -> bool) {
+    fn close_those(&mut self, is_concerned: impl Fn(ConnectionId, &Connection) -> bool) {
         let mut concerned: Vec<_> = (self.connections.iter())
-            .filter(|(_, connection)| !connection.is_last && is_concerned(connection))
+            .filter(|(id, connection)| !connection.is_last && is_concerned(**id, connection))
             .map(|(id, _)| *id)
             .collect();
         // In the same order in every run of a simulation.
