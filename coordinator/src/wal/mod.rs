@@ -274,6 +274,8 @@ impl<D: Disk> Wal<D> {
             for entry in batch.entries {
                 last_index = entry.index;
                 if entry.index <= snapshot_index {
+                    // What came after it was of an older leader, and was never committed.
+                    recovered.entries.clear();
                     continue;
                 }
                 // A leader of a newer term may have written over what was not committed.

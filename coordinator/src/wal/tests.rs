@@ -266,3 +266,18 @@ fn a_promise_outlives_a_crash_right_after_a_segment_was_begun() {
     disk.rot(&name, last + HEADER_BYTES);
     assert!(matches!(open(&disk, 3), Err(WalError::Damaged { .. })));
 }
+
+#[test]
+fn what_was_written_over_below_a_snapshot_does_not_come_back() {
+    let disk = SimulatedDisk::new(1);
+    let (mut wal, _) = open(&disk, 0).unwrap();
+    wal.append(&[batch(1, &[9; 20])]).unwrap();
+    let mut newer = batch(5, &[7; 6]);
+    newer.entries.iter_mut().for_each(|entry| entry.term = 4);
+    wal.append(&[newer]).unwrap();
+    // All that the newer leader wrote is in the snapshot; entries 11 to 20 are nobody's.
+    assert!(indices(&open(&disk, 10).unwrap().1).is_empty());
+    assert_eq!(indices(&open(&disk, 8).unwrap().1), [9, 10]);
+    wal.append(&[batch(11, &[1])]).unwrap();
+    assert_eq!(indices(&open(&disk, 10).unwrap().1), [11]);
+}
