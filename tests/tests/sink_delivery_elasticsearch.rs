@@ -48,7 +48,8 @@ async fn every_record_is_indexed_once() {
     let sink = before_elasticsearch_stops(&scene, name).await;
     let said_before = sink.process.output().len();
     let outage = Instant::now();
-    elastic.process.stop(Duration::from_secs(180)).unwrap();
+    // On a busy machine it takes longer, and is killed: an outage just as well.
+    let _ = elastic.process.stop(Duration::from_secs(60));
     let sink = while_elasticsearch_is_away(&scene, name, sink);
     let port = elastic.addr.port();
     elastic = peers::elasticsearch_at(&elastic_dir, port, &[]).unwrap();
