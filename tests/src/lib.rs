@@ -7,6 +7,7 @@ pub mod line;
 pub mod network;
 pub mod peers;
 pub mod process;
+pub mod raw;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -20,7 +20,7 @@ use elkfk_coordinator_client::{Client, Config, CreateMode, Error, ErrorCode};
 use elkfk_tests::ensemble::{Ensemble, Kind};
 use elkfk_tests::peers::{self, Peer};
 use elkfk_tests::process::{Process, elkfk};
-use ensemble_support::raw::say;
+use elkfk_tests::raw::say;
 
 const LONG: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;

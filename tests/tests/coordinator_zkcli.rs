@@ -4,14 +4,16 @@
 //! `coordinator_zkcli/session.txt` is for both clients, and its answers are those of a ZooKeeper 3.5.7.
 //! `session-3.9.txt` holds the commands that came with 3.6 and later; there each answer is that of a ZooKeeper 3.9.
 
+#[path = "coordinator_later/mod.rs"]
+mod coordinator_later;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use elkfk_tests::ensemble::{Ensemble, Kind};
 use elkfk_tests::peers::{self, Peer};
-use elkfk_tests::process::Process;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cli {
@@ -29,7 +31,7 @@ impl Cli {
     fn class_path(self) -> Option<String> {
         let dir = match self {
             Self::V3_5 => peers::programs().join("zookeeper/libs"),
-            Self::V3_9 => newest_libs(),
+            Self::V3_9 => coordinator_later::jars()?.join("libs"),
         };
         let jars: Vec<String> = std::fs::read_dir(dir)
             .ok()?
@@ -75,10 +77,6 @@ impl Cli {
         let told = commands.iter().zip(&answers[1..]);
         Ok(told.map(|(command, answer)| ((*command).to_owned(), (*answer).to_owned())).collect())
     }
-}
-
-fn newest_libs() -> PathBuf {
-    elkfk_tests::test_tools().join("zookeeper-3.9/libs")
 }
 
 /// Events are printed by a thread of their own, in several lines that others may come between. Whether they come is
@@ -180,33 +178,12 @@ fn commands_of_3_9_are_answered_as_by_3_9() {
     }
 }
 
-/// A ZooKeeper 3.9 server, from the jars of the client.
-fn zookeeper_3_9(dir: &Path) -> Result<(Process, String)> {
-    std::fs::create_dir_all(dir)?;
-    let port = elkfk_tests::free_port();
-    let config = dir.join("zoo.cfg");
-    let text = format!(
-        "tickTime=1000\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\n\
-         admin.enableServer=false\n4lw.commands.whitelist=*\n",
-        dir.join("data").display()
-    );
-    std::fs::write(&config, text)?;
-    let mut java = Command::new("java");
-    java.args(["-Xmx256m", "-cp", &Cli::V3_9.class_path().context("the server's jars")?])
-        .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
-        .arg(&config);
-    let mut process = Process::start("zookeeper 3.9", &mut java, &dir.join("server.log"))?;
-    let addr = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    process
-        .wait_until(std::time::Duration::from_secs(60), |_| peers::srvr(addr).contains("Mode:"))?;
-    Ok((process, addr.to_string()))
-}
-
 fn compare_newer() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let typed = session("session-3.9.txt")?;
     let newest = {
-        let (_process, addr) = zookeeper_3_9(&dir.path().join("newest"))?;
+        let jars = coordinator_later::jars().context("the server's jars")?;
+        let (_process, addr) = coordinator_later::start(&jars, &dir.path().join("newest"), &[])?;
         comparable(&Cli::V3_9.run(&addr, &typed)?)
     };
     let server = Ensemble::start(Kind::Elkfk, &dir.path().join("ours"), 1, "")?;

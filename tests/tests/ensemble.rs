@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use elkfk_coordinator_client::{Client, Config, CreateMode, SessionState};
 use elkfk_tests::ensemble::{Ensemble, Kind};
+use elkfk_tests::raw::{Offer, Raw, say};
 use elkfk_wire::jute::{CreateKind, ErrorCode, Reader, Request, Response, Zxid};
-use ensemble_support::raw::{Offer, Raw, say};
 
 const LONG: Duration = Duration::from_secs(60);
 /// The shortest that tickTime=1000 allows.
@@ -443,7 +443,7 @@ async fn come_and_go() -> Result<()> {
     let fourth = ensemble.add()?;
     let joining = format!("{};{}", ensemble.line(fourth), ensemble.addr(fourth));
     let join = |version| reconfig(Some(&joining), None, version);
-    let code = |answer: Result<ensemble_support::raw::Answer>| answer.map(|answer| answer.code);
+    let code = |answer: Result<elkfk_tests::raw::Answer>| answer.map(|answer| answer.code);
     ensure!(code(admin.ask(&join(-1)))? == ErrorCode::NoAuth.code());
     let auth = Request::Auth { scheme: "digest".into(), auth: Some(b"super:secret"[..].into()) };
     ensure!(code(admin.ask(&auth))? == 0);

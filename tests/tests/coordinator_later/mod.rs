@@ -12,12 +12,8 @@ use elkfk_tests::process::Process;
 
 /// Its jars, which tests/setup installs.
 pub(crate) fn jars() -> Option<PathBuf> {
-    let peers = std::env::var_os("ELKFK_PEERS").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/elkfk-peers"),
-        PathBuf::from,
-    );
-    let directory = peers.join("zookeeper-3.9");
-    directory.join(".complete").exists().then_some(directory)
+    let directory = elkfk_tests::test_tools().join("zookeeper-3.9");
+    directory.join(".complete-1").exists().then_some(directory)
 }
 
 /// Starts a real 3.9 on the zoo.cfg in `dir`, with what it takes as system properties.

@@ -3,7 +3,6 @@
 #![allow(dead_code, reason = "each test that includes this uses a part of it")]
 
 pub(crate) mod chaos;
-pub(crate) mod raw;
 pub(crate) mod records;
 pub(crate) mod suite;
 

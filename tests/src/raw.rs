@@ -1,57 +1,60 @@
 //! A session on one server, frame by frame: for what a proper client would not do.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use elkfk_wire::jute::{
-    ConnectRequest, ConnectResponse, Reader, ReplyHeader, Request, RequestHeader, SessionId, Zxid,
-    end_frame, frame_in, start_frame, xid,
+    ConnectRequest, ConnectResponse, EventKind, Reader, ReplyHeader, Request, RequestHeader,
+    SessionId, WatchedEvent, Zxid, end_frame, frame_in, start_frame, xid,
 };
 
 const FRAME_BYTES_MAX: usize = 4 << 20;
 
 /// How a client introduces itself.
 #[derive(Debug, Clone)]
-pub(crate) struct Offer {
-    pub(crate) session: SessionId,
-    pub(crate) password: Vec<u8>,
-    pub(crate) seen: Zxid,
-    pub(crate) timeout_ms: i32,
+pub struct Offer {
+    pub session: SessionId,
+    pub password: Vec<u8>,
+    pub seen: Zxid,
+    pub timeout_ms: i32,
 }
 
 impl Offer {
     /// Asks for a new session.
-    pub(crate) fn new(timeout_ms: i32) -> Self {
+    pub fn new(timeout_ms: i32) -> Self {
         Self { session: SessionId(0), password: vec![0; 16], seen: Zxid(0), timeout_ms }
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Raw {
+pub struct Raw {
     stream: TcpStream,
     input: Vec<u8>,
     next_xid: i32,
-    pub(crate) session: SessionId,
-    pub(crate) password: Vec<u8>,
+    pub session: SessionId,
+    pub password: Vec<u8>,
     /// 0: the session is over.
-    pub(crate) timeout_ms: i32,
+    pub timeout_ms: i32,
+    /// Those that came before the last answer, the oldest first.
+    pub events: VecDeque<(EventKind, String)>,
 }
 
 /// What a request was answered.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) code: i32,
-    pub(crate) zxid: Zxid,
-    pub(crate) body: Vec<u8>,
+pub struct Answer {
+    pub code: i32,
+    pub zxid: Zxid,
+    pub body: Vec<u8>,
 }
 
 impl Raw {
     /// Fails where the server closes the connection without an answer.
-    pub(crate) fn open(addr: SocketAddr, offer: &Offer) -> Result<Self> {
+    pub fn open(addr: SocketAddr, offer: &Offer) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&addr, Duration::from_secs(5))?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         stream.set_nodelay(true)?;
         let mut raw = Self {
             stream,
@@ -60,6 +63,7 @@ impl Raw {
             session: SessionId(0),
             password: Vec::new(),
             timeout_ms: 0,
+            events: VecDeque::new(),
         };
         let mut out = Vec::new();
         let start = start_frame(&mut out);
@@ -82,7 +86,7 @@ impl Raw {
     }
 
     /// What goes on with this session elsewhere.
-    pub(crate) fn offer(&self) -> Offer {
+    pub fn offer(&self) -> Offer {
         Offer {
             session: self.session,
             password: self.password.clone(),
@@ -106,45 +110,57 @@ impl Raw {
     }
 
     /// Sends a request without waiting; returns the number its answer will have.
-    pub(crate) fn send(&mut self, request: &Request<'_>) -> Result<i32> {
+    pub fn send(&mut self, request: &Request<'_>) -> Result<i32> {
+        let mut body = Vec::new();
+        request.encode(&mut body);
         let number = match request {
-            Request::Auth { .. } => xid::AUTH,
-            Request::Ping => xid::PING,
-            _ => {
-                self.next_xid += 1;
-                self.next_xid
-            }
+            Request::Auth { .. } => Some(xid::AUTH),
+            Request::Ping => Some(xid::PING),
+            Request::SetWatches { .. } | Request::SetWatches2 { .. } => Some(xid::SET_WATCHES),
+            _ => None,
         };
+        self.send_bytes(number, request.op().code(), &body)
+    }
+
+    /// The same with any record under any operation; without a number it takes the next.
+    pub fn send_bytes(&mut self, number: Option<i32>, op: i32, body: &[u8]) -> Result<i32> {
+        let number = number.unwrap_or_else(|| {
+            self.next_xid += 1;
+            self.next_xid
+        });
         let mut out = Vec::new();
         let start = start_frame(&mut out);
-        RequestHeader { xid: number, op: request.op().code() }.encode(&mut out);
-        request.encode(&mut out);
+        RequestHeader { xid: number, op }.encode(&mut out);
+        out.extend_from_slice(body);
         end_frame(&mut out, start);
         self.stream.write_all(&out)?;
         Ok(number)
     }
 
-    /// Waits for the answer with this number; others, and events, are passed over.
-    pub(crate) fn answer(&mut self, number: i32) -> Result<Answer> {
+    /// Waits for the answer with this number, which is to be the next; events on the way are kept.
+    pub fn answer(&mut self, number: i32) -> Result<Answer> {
         loop {
             let frame = self.frame()?;
             let mut reader = Reader::new(&frame);
             let header = ReplyHeader::decode(&mut reader)?;
-            if header.xid == number {
-                let body = reader.rest().to_vec();
+            let body = reader.rest().to_vec();
+            if header.xid != xid::NOTIFICATION {
+                ensure!(header.xid == number, "{header:?} in answer to {number}");
                 return Ok(Answer { code: header.error, zxid: header.zxid, body });
             }
+            let event = WatchedEvent::decode(&mut Reader::new(&body))?;
+            self.events.push_back((event.kind, event.path.into_owned()));
         }
     }
 
-    pub(crate) fn ask(&mut self, request: &Request<'_>) -> Result<Answer> {
+    pub fn ask(&mut self, request: &Request<'_>) -> Result<Answer> {
         let number = self.send(request)?;
         self.answer(number)
     }
 }
 
 /// What a server answers to a four-letter word; empty when it does not.
-pub(crate) fn say(addr: SocketAddr, word: &str) -> String {
+pub fn say(addr: SocketAddr, word: &str) -> String {
     let ask = || {
         let mut stream = TcpStream::connect_timeout(&addr, Duration::from_millis(500))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
