@@ -31,15 +31,13 @@ use tracing::{debug, info, warn};
 pub(crate) use answers::{Command, answer};
 pub use config::AdminConfig;
 
-use crate::server::{Asked, Shared};
+use crate::server::{Asked, Shared, next_connection};
 
 /// Open connections of one port; more wait to be accepted. Each holds 64 KiB at most.
 const CONNECTIONS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 64 << 10;
 /// How long a request in hand may go on when the server is asked to stop.
 const STOP_WAIT: Duration = Duration::from_secs(1);
-/// Accepting pauses this long when the process has no file descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const METRICS_PATH: &str = "/metrics";
 
 /// Why a port for HTTP is not served.
@@ -124,23 +122,12 @@ pub(crate) async fn serve(bound: Bound, shared: Arc<Shared>, tasks: Tasks) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         // A place first: who holds none is not accepted.
-        let accept = async {
-            let place = places.clone().acquire_owned().await;
-            (listener.accept().await, place)
-        };
-        let (accepted, place) = tokio::select! {
+        let place = tokio::select! {
             biased;
             () = tasks.stopping() => return,
-            accepted = accept => accepted,
+            place = places.clone().acquire_owned() => place,
         };
-        let (socket, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+        let Some((socket, peer)) = next_connection(&listener, &tasks).await else { return };
         let (server, stop) = (server.clone(), tasks.token());
         tasks.spawn("admin connection", async move {
             serve_connection(server, socket, peer, idle, stop).await;

@@ -92,6 +92,8 @@ pub(crate) struct Progress {
 
 /// Agreement, seen by the core around it.
 pub(crate) trait Consensus: Send + 'static {
+    /// Whether proposals are taken: not while leadership is on its way to another server.
+    fn takes_proposals(&self) -> bool;
     fn propose(&mut self, data: Vec<u8>) -> Result<(), NotLeader>;
     /// Takes the next step towards these members; not while one is under way.
     fn propose_members(&mut self, members: &Members) -> Result<(), NotLeader>;
@@ -234,6 +236,11 @@ impl RaftConsensus {
 }
 
 impl Consensus for RaftConsensus {
+    fn takes_proposals(&self) -> bool {
+        let raft = &self.node.raft;
+        self.is_leader() && raft.lead_transferee.is_none() && raft.prs().get(raft.id).is_some()
+    }
+
     fn propose(&mut self, data: Vec<u8>) -> Result<(), NotLeader> {
         // A follower's would be passed on in a way that may lose it.
         if !self.is_leader() {

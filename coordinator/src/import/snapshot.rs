@@ -10,8 +10,9 @@ use std::sync::Arc;
 use elkfk_wire::jute::{Acl, Reader, SessionId, Zxid};
 
 use super::log::adler32;
-use super::state::{State, Znode};
+use super::state::State;
 use super::{ImportError, Malformed, files};
+use crate::tree::PlainNode;
 
 const MAGIC: &[u8; 4] = b"ZKSN";
 const VERSION: i32 = 2;
@@ -52,7 +53,7 @@ pub(super) fn decode(bytes: &[u8], zxid: Zxid) -> Result<State, Malformed> {
         let Some(acl) = acls.get(&number) else {
             return other(format!("{path:?} has ACL {number}, which is not listed"));
         };
-        let node = Znode {
+        let node = PlainNode {
             data,
             acl: acl.clone(),
             czxid: Zxid(reader.i64()?),

@@ -11,33 +11,17 @@ use elkfk_wire::jute::{Acl, OpCode, Reader, SessionId, Zxid, check_path, perms};
 
 use super::Malformed;
 use super::log::Header;
-use crate::tree::CONTAINER_OWNER;
+use crate::tree::{CONTAINER_OWNER, PlainNode};
 
 /// The type of a transaction that failed.
 const ERROR: i32 = -1;
 /// The highest byte of the owner of a znode with a time to live; the rest is that time.
 const TTL_OWNER: i64 = 0xff << 56;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Znode {
-    pub(super) data: Option<Box<[u8]>>,
-    pub(super) acl: Arc<[Acl<'static>]>,
-    pub(super) czxid: Zxid,
-    pub(super) mzxid: Zxid,
-    pub(super) pzxid: Zxid,
-    pub(super) ctime_ms: i64,
-    pub(super) mtime_ms: i64,
-    pub(super) version: i32,
-    /// ZooKeeper stores it as cversion.
-    pub(super) creations: i32,
-    pub(super) aversion: i32,
-    pub(super) owner: SessionId,
-}
-
 #[derive(Debug)]
 pub(super) struct State {
     /// By path; the root's is empty, so that every parent's is what stands before the last slash.
-    pub(super) nodes: BTreeMap<String, Znode>,
+    pub(super) nodes: BTreeMap<String, PlainNode>,
     /// Timeouts in milliseconds.
     pub(super) sessions: BTreeMap<SessionId, i32>,
     pub(super) ephemerals: HashMap<SessionId, BTreeSet<String>>,
@@ -68,7 +52,7 @@ impl State {
     pub(super) fn add_own(&mut self) {
         for (path, is_open) in OWN {
             let perms = if is_open { perms::ALL } else { perms::READ };
-            self.nodes.entry(path.to_owned()).or_insert_with(|| Znode {
+            self.nodes.entry(path.to_owned()).or_insert_with(|| PlainNode {
                 data: Some(Box::default()),
                 acl: Arc::from([Acl { perms, ..Acl::OPEN }]),
                 czxid: Zxid(0),
@@ -90,7 +74,7 @@ impl State {
     }
 
     /// Adds a znode whose parent is there.
-    pub(super) fn put(&mut self, path: &str, node: Znode) -> Result<(), String> {
+    pub(super) fn put(&mut self, path: &str, node: PlainNode) -> Result<(), String> {
         if !path.is_empty() {
             check_path(path).map_err(|why| format!("{path:?}: {why}"))?;
             let parent = parent(path);
@@ -217,7 +201,7 @@ impl State {
             return Ok(());
         }
         let (zxid, time_ms) = (header.zxid, header.time_ms);
-        let node = Znode {
+        let node = PlainNode {
             data,
             acl,
             czxid: zxid,

@@ -12,7 +12,7 @@ use super::{ImportConfig, ImportError, Imported};
 use crate::machine::{Machine, Session};
 use crate::server::{claim, data_path};
 use crate::snapshots::SnapshotWriter;
-use crate::tree::{PlainNode, Tree};
+use crate::tree::Tree;
 use crate::wal;
 use crate::wal::disk::Directory;
 
@@ -111,21 +111,7 @@ fn tree(state: State) -> Result<Tree, ImportError> {
         };
         let name = path.rsplit('/').next().unwrap_or_default().to_owned();
         places.insert(path, nodes.len());
-        nodes.push(PlainNode {
-            parent,
-            name,
-            data: node.data,
-            acl: node.acl,
-            czxid: node.czxid,
-            mzxid: node.mzxid,
-            pzxid: node.pzxid,
-            ctime_ms: node.ctime_ms,
-            mtime_ms: node.mtime_ms,
-            version: node.version,
-            creations: node.creations,
-            aversion: node.aversion,
-            owner: node.owner,
-        });
+        nodes.push((parent, name, node));
     }
     Tree::assemble(nodes).map_err(|why| ImportError::NoTree(why.to_string()))
 }

@@ -596,13 +596,13 @@ impl<C: Consensus> Replica<C> {
             return;
         }
         if self.consensus.is_leader() {
-            while let Some(mut command) = self.parked.pop_front() {
+            while self.consensus.takes_proposals()
+                && let Some(mut command) = self.parked.pop_front()
+            {
                 Command::stamp(&mut command, self.now.wall_ms);
                 self.proposals.add(command.len());
-                if self.consensus.propose(command.clone()).is_err() {
-                    // Leadership is on its way to another server.
-                    self.parked.push_front(command);
-                    return;
+                if self.consensus.propose(command).is_err() {
+                    return self.lose_proposals();
                 }
             }
         } else if let (Some(leader), term) = self.following

@@ -385,6 +385,27 @@ pub(crate) fn claim(path: &Path) -> Result<DataDirectory, DirectoryError> {
     Ok(directory)
 }
 
+/// The next connection, however long it takes; `None` once the tasks are told to stop.
+pub(crate) async fn next_connection(
+    listener: &TcpListener,
+    tasks: &Tasks,
+) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = tasks.stopping() => return None,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(accepted) => return Some(accepted),
+            Err(error) => {
+                warn!(%error, at = ?listener.local_addr(), "connections cannot be accepted for now");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
 /// How many connections each address has.
 type PerAddress = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
@@ -395,19 +416,7 @@ async fn accept(
     tasks: Tasks,
 ) {
     let per_address = PerAddress::default();
-    loop {
-        let accepted = tokio::select! {
-            () = tasks.stopping() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "connections cannot be accepted for now");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    while let Some((stream, peer)) = next_connection(&listener, &tasks).await {
         let Some(counted) = Counted::new(&per_address, peer.ip(), config.client_connections_max)
         else {
             crate::metrics::REFUSED_CONNECTIONS.inc();

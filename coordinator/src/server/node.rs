@@ -349,12 +349,12 @@ impl<C: Consensus> Node<C> {
                 peers.update(&servers);
             }
             for (to, message) in work.messages {
-                match message {
-                    PeerMessage::Raft(message) if message.snapshot_index().is_some() => {
-                        let index = message.snapshot_index().unwrap_or(0);
-                        peers.send_snapshot(to, message, index);
-                    }
-                    message => peers.send(to, &message),
+                if let PeerMessage::Raft(message) = &message
+                    && let Some(index) = message.snapshot_index()
+                {
+                    peers.send_snapshot(to, message.clone(), index);
+                } else {
+                    peers.send(to, &message);
                 }
             }
         }

@@ -390,28 +390,16 @@ impl Peers {
     }
 
     async fn accept(self: Arc<Self>, listener: TcpListener) {
-        loop {
-            let accepted = tokio::select! {
-                () = self.tasks.stopping() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, from)) => {
-                    let peers = self.clone();
-                    self.tasks.spawn("coordinator peer in", async move {
-                        tokio::select! {
-                            () = peers.tasks.stopping() => {}
-                            result = peers.clone().serve(stream, from) => if let Err(error) = result {
-                                debug!(%from, %error, "connection of a server ended");
-                            },
-                        }
-                    });
+        while let Some((stream, from)) = super::next_connection(&listener, &self.tasks).await {
+            let peers = self.clone();
+            self.tasks.spawn("coordinator peer in", async move {
+                tokio::select! {
+                    () = peers.tasks.stopping() => {}
+                    result = peers.clone().serve(stream, from) => if let Err(error) = result {
+                        debug!(%from, %error, "connection of a server ended");
+                    },
                 }
-                Err(error) => {
-                    warn!(%error, "connections of servers cannot be accepted for now");
-                    sleep(RETRY).await;
-                }
-            }
+            });
         }
     }
 

@@ -28,11 +28,8 @@ pub enum ImageError {
 }
 
 /// A znode by itself, for [`Tree::assemble`].
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PlainNode {
-    /// Its parent's place in the list; the root's is its own.
-    pub(crate) parent: usize,
-    pub(crate) name: String,
     pub(crate) data: Option<Box<[u8]>>,
     pub(crate) acl: Arc<[Acl<'static>]>,
     pub(crate) czxid: Zxid,
@@ -41,6 +38,7 @@ pub(crate) struct PlainNode {
     pub(crate) ctime_ms: i64,
     pub(crate) mtime_ms: i64,
     pub(crate) version: i32,
+    /// ZooKeeper stores it as cversion.
     pub(crate) creations: i32,
     pub(crate) aversion: i32,
     pub(crate) owner: SessionId,
@@ -147,14 +145,17 @@ impl Tree {
         self.image = None;
     }
 
-    /// A tree made whole of znodes that were read elsewhere, the root first, each after its parent.
-    pub(crate) fn assemble(nodes: Vec<PlainNode>) -> Result<Self, ImageError> {
+    /// A tree made whole of znodes that were read elsewhere, the root first, each after its parent and
+    /// with that one's place in the list; the root's is its own.
+    pub(crate) fn assemble(
+        nodes: impl IntoIterator<Item = (usize, String, PlainNode)>,
+    ) -> Result<Self, ImageError> {
         let mut tree = Self::default();
-        for (id, node) in nodes.into_iter().enumerate() {
+        for (id, (parent, name, node)) in nodes.into_iter().enumerate() {
             let acl = tree.share(node.acl.to_vec());
             let node = Node {
-                name: node.name.into(),
-                parent: node.parent as NodeId,
+                name: name.into(),
+                parent: parent as NodeId,
                 descendants: 0,
                 data: node.data,
                 acl,
