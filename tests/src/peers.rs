@@ -8,15 +8,17 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::process::Process;
 use crate::{free_port, workspace};
 
 /// How long an ancestor may take to start on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(300);
+/// How long a killed broker's session may last: many times what the tests configure.
+const FORGET_LIMIT: Duration = Duration::from_secs(90);
 
 /// A program that is not ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,16 +108,32 @@ pub(crate) fn small_heap(command: &mut Command, variable: &str, value: &str) {
 
 /// What a ZooKeeper at `addr` says to the four-letter word `srvr`; empty when it does not answer.
 pub fn srvr(addr: SocketAddr) -> String {
+    say(addr, "srvr").unwrap_or_default()
+}
+
+fn say(addr: SocketAddr, word: &str) -> std::io::Result<String> {
     use std::io::{Read, Write};
-    let ask = || {
-        let mut socket = TcpStream::connect_timeout(&addr, Duration::from_millis(200))?;
-        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-        socket.write_all(b"srvr")?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer)?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    ask().unwrap_or_default()
+    let mut socket = TcpStream::connect_timeout(&addr, Duration::from_millis(200))?;
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    socket.write_all(word.as_bytes())?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Waits until the ZooKeeper at `addr` has forgotten broker 0, which was killed: until its session
+/// ends, a new one of its number finds it registered, and gives up.
+pub fn wait_until_broker_is_forgotten(addr: SocketAddr) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let text = say(addr, "dump").context("ask ZooKeeper for its sessions")?;
+        ensure!(text.contains("phemeral"), "no answer to dump: {text}");
+        if !text.contains("/brokers/ids/0") {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < FORGET_LIMIT, "the broker's session never ends: {text}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// A running ancestor.

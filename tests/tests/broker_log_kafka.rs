@@ -1,6 +1,7 @@
 //! Log directories that change hands between our broker and a real Kafka 3.4.1.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -245,17 +246,15 @@ async fn a_log_directory_changes_hands_both_ways() {
     let root = tempfile::tempdir().unwrap();
     let zookeeper = peers::zookeeper(&root.path().join("zk"), "").unwrap();
     let place = root.path().join("kafka");
-    // A broker that was killed stays registered until its session ends, and the next one with its
-    // number refuses to start until then.
     let start = || {
+        peers::wait_until_broker_is_forgotten(zookeeper.addr).unwrap();
         let overrides = [
             "zookeeper.session.timeout.ms=4000",
             "log.segment.bytes=16384",
             "log.index.interval.bytes=1024",
             "log.retention.hours=-1",
         ];
-        let start = || peers::kafka(&place, &zookeeper.addr.to_string(), &overrides);
-        start().or_else(|_| start()).or_else(|_| start()).unwrap()
+        peers::kafka(&place, &zookeeper.addr.to_string(), &overrides).unwrap()
     };
     let data = place.join("data");
 
@@ -332,9 +331,9 @@ async fn a_log_directory_changes_hands_both_ways() {
     stop(&mut kafka);
 }
 
-/// A real broker 0 in `place`, on a ZooKeeper; one that was killed stays registered until its session
-/// ends, and the next one with its number refuses to start until then.
-fn start_kafka(place: &Path, zookeeper: &str, port: u16) -> peers::Server {
+/// A real broker 0 in `place`, on a ZooKeeper.
+fn start_kafka(place: &Path, zookeeper: SocketAddr, port: u16) -> peers::Server {
+    peers::wait_until_broker_is_forgotten(zookeeper).unwrap();
     let overrides = [
         "zookeeper.session.timeout.ms=4000",
         "log.segment.bytes=16384",
@@ -342,8 +341,7 @@ fn start_kafka(place: &Path, zookeeper: &str, port: u16) -> peers::Server {
         "log.retention.hours=-1",
         "offsets.topic.num.partitions=3",
     ];
-    let start = || peers::kafka_at(place, port, zookeeper, &overrides);
-    start().or_else(|_| start()).or_else(|_| start()).unwrap()
+    peers::kafka_at(place, port, &zookeeper.to_string(), &overrides).unwrap()
 }
 
 /// `elkfk broker` with the same properties, in a process of its own.
@@ -404,7 +402,7 @@ async fn elkfk_and_kafka_take_turns_as_the_same_broker() {
     // Kafka, ours, Kafka, ours killed, Kafka, ours.
     for turn in 0..6 {
         let (mut kafka, mut ours) = match turn % 2 {
-            0 => (Some(start_kafka(&place, &zookeeper_addr, port)), None),
+            0 => (Some(start_kafka(&place, zookeeper.addr, port)), None),
             _ => (None, Some(start_elkfk(&place, &zookeeper_addr, port))),
         };
         if turn == 0 {
@@ -433,7 +431,7 @@ async fn elkfk_and_kafka_take_turns_as_the_same_broker() {
             assert_eq!(complaints, Vec::<&str>::new());
         }
     }
-    let mut last = start_kafka(&place, &zookeeper_addr, port);
+    let mut last = start_kafka(&place, zookeeper.addr, port);
     read.extend(consume_in_group(&bootstrap, "readers", written - read.len()));
     let numbers: Vec<usize> =
         read.iter().map(|value| value.rsplit(' ').next().unwrap().parse().unwrap()).collect();

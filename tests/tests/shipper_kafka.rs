@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -63,26 +62,10 @@ impl Bench {
         self.kafka = None;
     }
 
-    /// Waits until ZooKeeper has forgotten the killed broker: a new one of its number would find it
-    /// registered, and give up.
     async fn forget_kafka(&self) -> Result<()> {
-        let dump = || -> std::io::Result<String> {
-            let mut socket = TcpStream::connect(self.zookeeper.addr)?;
-            socket.write_all(b"dump")?;
-            let mut text = String::new();
-            socket.read_to_string(&mut text)?;
-            Ok(text)
-        };
-        let started = Instant::now();
-        loop {
-            let text = dump()?;
-            ensure!(text.contains("phemeral"), "no dump: {text}");
-            if !text.contains("/brokers/ids/0") {
-                return Ok(());
-            }
-            ensure!(started.elapsed() < PATIENCE, "the broker's session never ends: {text}");
-            pause(100).await;
-        }
+        let zookeeper = self.zookeeper.addr;
+        tokio::task::spawn_blocking(move || peers::wait_until_broker_is_forgotten(zookeeper))
+            .await?
     }
 
     /// That Kafka holds the records of `topic` as zstd batches of an idempotent producer.
