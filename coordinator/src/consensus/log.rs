@@ -9,8 +9,11 @@ use raft::storage::{GetEntriesContext, RaftState, Storage};
 
 use super::{Members, Start, to_raft};
 
-/// Applied entries are kept in memory up to this many bytes, for servers that are a little behind.
-const KEPT_BYTES: usize = if cfg!(test) { 4 << 10 } else { 4 << 20 };
+/// Applied entries are kept in memory for servers that are a little behind: as many bytes as make this
+/// part of the state, which such a server would have to be sent instead, within these bounds.
+const KEPT_PART: u64 = 16;
+const KEPT_BYTES_MIN: u64 = if cfg!(test) { 4 << 10 } else { 512 << 10 };
+const KEPT_BYTES_MAX: u64 = if cfg!(test) { 4 << 10 } else { 4 << 20 };
 /// So many while a server is known to need them.
 const NEEDED_BYTES_MAX: usize = if cfg!(test) { 16 << 10 } else { 32 << 20 };
 
@@ -83,12 +86,16 @@ impl Log {
         self.is_wanted.take()
     }
 
-    /// Entries up to `applied` may go, but those after `needed` only when there are too many.
-    pub(super) fn forget(&mut self, applied: u64, needed: u64) {
+    /// Entries up to `applied` may go, but those after `needed` only when there are too many; without
+    /// other servers there is nobody who could need one.
+    pub(super) fn forget(&mut self, applied: u64, needed: u64, state_bytes: u64) {
+        let is_alone = self.members.voters.len() + self.members.learners.len() <= 1;
+        let kept = (state_bytes / KEPT_PART).clamp(KEPT_BYTES_MIN, KEPT_BYTES_MAX) as usize;
+        let unneeded = if is_alone { 0 } else { kept };
         while let Some(first) = self.entries.front()
             && first.index <= applied
         {
-            let kept = if first.index > needed { NEEDED_BYTES_MAX } else { KEPT_BYTES };
+            let kept = if first.index > needed { NEEDED_BYTES_MAX } else { unneeded };
             if self.bytes <= kept {
                 return;
             }
@@ -170,5 +177,51 @@ impl Storage for Log {
                 Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::{LogEntry, Vote};
+
+    /// A log of 100 entries of 1 KiB, all applied, of a server among `voters`.
+    fn log(voters: &[u64]) -> Log {
+        let entry = |index| LogEntry { term: 1, index, kind: 0, data: vec![0; 1 << 10].into() };
+        Log::new(Start {
+            id: 1,
+            vote: Vote { term: 1, vote: 1, commit: 100 },
+            before: (0, 0),
+            entries: (1..=100).map(entry).collect(),
+            applied_index: 100,
+            members: Members { voters: voters.to_vec(), learners: Vec::new() },
+        })
+    }
+
+    #[test]
+    fn what_nobody_needs_is_kept_within_bounds_and_what_is_needed_longer() {
+        let mut all_have_it = log(&[1, 2, 3]);
+        all_have_it.forget(100, u64::MAX, 0);
+        assert!(
+            (1..=KEPT_BYTES_MAX as usize).contains(&all_have_it.bytes),
+            "{}",
+            all_have_it.bytes
+        );
+        let mut one_lags = log(&[1, 2, 3]);
+        one_lags.forget(100, 90, 0);
+        let first = one_lags.first_index().unwrap();
+        assert!((88..=91).contains(&first), "kept from {first}");
+        // Further behind than it is worth.
+        let mut one_is_gone = log(&[1, 2, 3]);
+        one_is_gone.forget(100, 10, 0);
+        assert!(one_is_gone.bytes <= NEEDED_BYTES_MAX, "{}", one_is_gone.bytes);
+        assert!(one_is_gone.bytes > all_have_it.bytes);
+    }
+
+    #[test]
+    fn a_server_alone_keeps_only_what_is_not_applied() {
+        let mut alone = log(&[1]);
+        alone.forget(95, u64::MAX, 1 << 30);
+        assert_eq!((alone.first_index().unwrap(), alone.last_index().unwrap()), (96, 100));
     }
 }

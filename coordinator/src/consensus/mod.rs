@@ -8,6 +8,7 @@ mod message;
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use protobuf::Message as _;
 use raft::eraftpb::{
     ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, Entry, EntryType,
@@ -94,7 +95,7 @@ pub(crate) struct Progress {
 pub(crate) trait Consensus: Send + 'static {
     /// Whether proposals are taken: not while leadership is on its way to another server.
     fn takes_proposals(&self) -> bool;
-    fn propose(&mut self, data: Vec<u8>) -> Result<(), NotLeader>;
+    fn propose(&mut self, data: Bytes) -> Result<(), NotLeader>;
     /// Takes the next step towards these members; not while one is under way.
     fn propose_members(&mut self, members: &Members) -> Result<(), NotLeader>;
     /// An entry that changes the members was applied; returns the members from now on.
@@ -110,8 +111,9 @@ pub(crate) trait Consensus: Send + 'static {
     fn ready(&mut self) -> Option<Ready>;
     /// The batch with this number, and all before it, are durable.
     fn persisted(&mut self, number: u64);
-    /// Entries up to here were applied; the log in memory may forget them.
-    fn applied(&mut self, index: u64);
+    /// Entries up to here were applied to a state of roughly so many bytes; the log in memory may
+    /// forget them.
+    fn applied(&mut self, index: u64, state_bytes: u64);
     fn is_leader(&self) -> bool;
     fn term(&self) -> u64;
     fn leader(&self) -> Option<u64>;
@@ -204,7 +206,7 @@ impl RaftConsensus {
         let log = Log::new(start);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let mut node = RawNode::new(&config, log, &logger)?;
-        node.mut_store().forget(applied_index, u64::MAX);
+        node.mut_store().forget(applied_index, u64::MAX, 0);
         if is_alone {
             // Nobody to ask, so nothing to wait for.
             node.campaign()?;
@@ -241,12 +243,17 @@ impl Consensus for RaftConsensus {
         self.is_leader() && raft.lead_transferee.is_none() && raft.prs().get(raft.id).is_some()
     }
 
-    fn propose(&mut self, data: Vec<u8>) -> Result<(), NotLeader> {
+    fn propose(&mut self, data: Bytes) -> Result<(), NotLeader> {
         // A follower's would be passed on in a way that may lose it.
         if !self.is_leader() {
             return Err(NotLeader);
         }
-        self.node.propose(Vec::new(), data).map_err(|_| NotLeader)
+        // As `RawNode::propose` does, which would copy.
+        let mut message = raft::eraftpb::Message::default();
+        message.set_msg_type(MessageType::MsgPropose);
+        message.from = self.node.raft.id;
+        message.mut_entries().push(Entry { data, ..Entry::default() });
+        self.node.raft.step(message).map_err(|_| NotLeader)
     }
 
     fn propose_members(&mut self, members: &Members) -> Result<(), NotLeader> {
@@ -362,7 +369,7 @@ impl Consensus for RaftConsensus {
         self.settle();
     }
 
-    fn applied(&mut self, index: u64) {
+    fn applied(&mut self, index: u64, state_bytes: u64) {
         self.node.advance_apply_to(index);
         // What the server furthest behind has yet to get.
         let own = self.node.raft.id;
@@ -374,7 +381,7 @@ impl Consensus for RaftConsensus {
                 .unwrap_or(u64::MAX),
             false => u64::MAX,
         };
-        self.node.mut_store().forget(index, needed);
+        self.node.mut_store().forget(index, needed, state_bytes);
     }
 
     fn is_leader(&self) -> bool {

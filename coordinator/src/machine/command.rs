@@ -18,6 +18,21 @@ pub(crate) struct Origin {
     pub(crate) connection: u64,
 }
 
+impl Origin {
+    /// Of an encoded command.
+    pub(crate) fn of(command: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(command.get(TIME.end..)?);
+        Some(Self { boot: reader.i64().ok()? as u64, connection: reader.i64().ok()? as u64 })
+    }
+
+    /// Whether two encoded commands are one, which may have been stamped since.
+    pub(crate) fn is_same_but_for_time(left: &[u8], right: &[u8]) -> bool {
+        left.len() == right.len()
+            && left.get(..TIME.start) == right.get(..TIME.start)
+            && left.get(TIME.end..) == right.get(TIME.end..)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Command<'a> {
     pub(crate) time_ms: i64,
@@ -81,6 +96,8 @@ pub(crate) enum Action<'a> {
 }
 
 const FORMAT: u8 = 1;
+/// Where an encoded command has its time: after format and tag, before its origin.
+const TIME: std::ops::Range<usize> = 2..10;
 
 impl<'a> Command<'a> {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -130,7 +147,7 @@ impl<'a> Command<'a> {
 
     /// Sets the time of an encoded command: the leader's counts.
     pub(crate) fn stamp(bytes: &mut [u8], time_ms: i64) {
-        if let Some(place) = bytes.get_mut(2..10) {
+        if let Some(place) = bytes.get_mut(TIME) {
             place.copy_from_slice(&time_ms.to_be_bytes());
         }
     }
@@ -224,12 +241,18 @@ mod tests {
             prop_assert_eq!(Command::decode(&bytes), Ok(command.clone()));
             let mut stamped = bytes;
             Command::stamp(&mut stamped, 77);
+            prop_assert_eq!(Origin::of(&stamped), Some(command.origin));
+            prop_assert!(Origin::is_same_but_for_time(&command.encode(), &stamped));
+            let other = Origin { boot, connection: connection.wrapping_add(1) };
+            let other = Command { origin: other, ..command.clone() };
+            prop_assert!(!Origin::is_same_but_for_time(&other.encode(), &stamped));
             prop_assert_eq!(Command::decode(&stamped), Ok(Command { time_ms: 77, ..command }));
         }
 
         #[test]
         fn no_bytes_do_harm(bytes in any::<Vec<u8>>(), tag in 0u8..10) {
-            let _ = Command::decode(&bytes);
+            let _ = (Command::decode(&bytes), Origin::of(&bytes));
+            prop_assert!(bytes.len() < TIME.end || Origin::is_same_but_for_time(&bytes, &bytes));
             let _ = Command::decode(&[&[FORMAT, tag], &bytes[..]].concat());
         }
     }

@@ -145,7 +145,7 @@ impl<C: Consensus> Replica<C> {
         let (origin, session) = (Origin::default(), SessionId(0));
         let action = Action::Ensemble { servers };
         let command = Command { time_ms: self.now.wall_ms, origin, session, action };
-        let _ = self.consensus.propose(command.encode());
+        let _ = self.consensus.propose(command.encode().into());
     }
 
     /// Who has asked for a change of the ensemble is answered when the agreement has followed.

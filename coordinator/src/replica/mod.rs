@@ -5,6 +5,9 @@
 //! they are answered where they came from, when they are applied there. Reads are answered from
 //! this server's own state.
 //!
+//! **A change of the leader is not told to clients.** What was on its way is told to the new leader,
+//! once it is certain that it never comes from the old one: see [`outbox`].
+//!
 //! **Clients are taken while contact with the leader lasts.** Once in a while every server asks how
 //! far the log is committed, which only a leader that a majority follows can answer. What it knew
 //! when it asked, it knows for certain. Without an answer each client is sent away when half
@@ -20,6 +23,7 @@
 
 mod contact;
 mod members;
+mod outbox;
 mod peer;
 #[cfg(test)]
 mod simulation;
@@ -30,6 +34,7 @@ use bytes::Bytes;
 use elkfk_wire::jute::SessionId;
 use tracing::{error, info};
 
+use outbox::Outbox;
 pub(crate) use peer::{FRAME_OVERHEAD_BYTES, Hello, Lane, PeerMessage};
 
 use crate::consensus::{Consensus, Message};
@@ -87,6 +92,8 @@ const FORWARD_BYTES_MAX: usize = 512 << 10;
 /// Contact with the leader is sought this often, and this long is an answer waited for.
 const CONTACT_INTERVAL_MS: u64 = 500;
 const ANSWER_LIMIT_MS: u64 = 300;
+/// What a leader has refused is unclear, unless another leads so soon.
+const UNCLEAR_LIMIT_MS: u64 = 300;
 /// Between two ticks; this process, or its machine, stood still.
 const PAUSE_MS: u64 = 200;
 /// A new ensemble begins without those of its servers that were not heard of for this long.
@@ -133,8 +140,7 @@ pub(crate) struct Replica<C> {
     is_leader_in_reach: bool,
     /// What was sent to the leader.
     lane: Lane,
-    /// Commands that wait for a leader. The clients' budgets bound them.
-    parked: VecDeque<Vec<u8>>,
+    outbox: Outbox,
     batches_in_flight: VecDeque<u64>,
     /// Asked and not answered, the newest last: an answer that takes long is one all the same.
     questions: VecDeque<Question>,
@@ -184,7 +190,7 @@ impl<C: Consensus> Replica<C> {
             following: (None, consensus.term()),
             is_leader_in_reach: true,
             lane: Lane { id: boot, sent: 0 },
-            parked: VecDeque::new(),
+            outbox: Outbox::new(boot),
             batches_in_flight: VecDeque::new(),
             questions: VecDeque::new(),
             answered: None,
@@ -265,6 +271,7 @@ impl<C: Consensus> Replica<C> {
         self.send(id, PeerMessage::Hello(hello));
         if self.following.0 == Some(id) {
             self.is_leader_in_reach = true;
+            self.give_up_what_is_unclear(0);
         }
         if self.following.0.is_none() {
             // After a start there is no reason to wait: where a leader is, the others say so.
@@ -282,7 +289,7 @@ impl<C: Consensus> Replica<C> {
         self.consensus.unreachable(id);
         if self.following.0 == Some(id) {
             self.is_leader_in_reach = false;
-            self.lose_proposals();
+            self.break_lane();
             if is_gone {
                 info!(leader = id, "the leader is gone");
                 self.draw_patience();
@@ -319,7 +326,7 @@ impl<C: Consensus> Replica<C> {
             }
             PeerMessage::Refused { lane } => {
                 if self.lane.id == lane {
-                    self.lose_proposals();
+                    self.break_lane();
                 }
             }
             PeerMessage::Touch { sessions, checkpoint, lane } => {
@@ -341,10 +348,19 @@ impl<C: Consensus> Replica<C> {
     }
 
     /// What was on its way to the leader may never be in the log.
-    fn lose_proposals(&mut self) {
-        self.service.lose_proposals();
+    fn break_lane(&mut self) {
+        self.outbox.break_lane(self.now.steady_ms);
         self.service.touch_attached();
         self.lane = Lane { id: self.draw(), sent: 0 };
+    }
+
+    /// Where the same leader leads on, only it knows what it has taken: those who wait are cut off,
+    /// which tells them that it may have been done or not.
+    fn give_up_what_is_unclear(&mut self, limit_ms: u64) {
+        if self.outbox.is_unclear(self.following.1, self.now.steady_ms, limit_ms) {
+            self.outbox.give_up();
+            self.service.lose_proposals();
+        }
     }
 
     fn take_forwarded(&mut self, from: u64, term: u64, lane: Lane, commands: Vec<Bytes>) {
@@ -358,7 +374,7 @@ impl<C: Consensus> Replica<C> {
                 let mut command = Vec::from(command);
                 Command::stamp(&mut command, time_ms);
                 self.proposals.add(command.len());
-                self.consensus.propose(command).is_ok()
+                self.consensus.propose(command.into()).is_ok()
             });
         let Some(peer) = self.peers.get_mut(&from) else { return };
         match taken {
@@ -406,6 +422,9 @@ impl<C: Consensus> Replica<C> {
         self.follow_config();
         self.begin_ensemble();
         self.service.tick();
+        if self.is_leader_in_reach && self.following.0.is_some() {
+            self.give_up_what_is_unclear(UNCLEAR_LIMIT_MS);
+        }
         let now_ms = self.now.steady_ms;
         let newest = self.questions.back();
         if newest.is_some_and(|question| now_ms >= question.asked_ms + ANSWER_LIMIT_MS)
@@ -488,6 +507,7 @@ impl<C: Consensus> Replica<C> {
             }
             for entry in &ready.committed {
                 if entry.kind == 0 {
+                    self.outbox.applied(&entry.data);
                     self.service.apply(entry);
                 } else {
                     self.members_changed(entry);
@@ -504,7 +524,8 @@ impl<C: Consensus> Replica<C> {
                 }
             }
             if let Some(last) = ready.committed.last() {
-                self.consensus.applied(last.index);
+                let state_bytes = self.service.machine.tree.approximate_bytes();
+                self.consensus.applied(last.index, state_bytes);
             }
             if let Some(batch) = ready.batch {
                 self.has_empty_log &= batch.entries.is_empty() && batch.restored.is_none();
@@ -538,6 +559,8 @@ impl<C: Consensus> Replica<C> {
         info!(index, zxid = %machine.zxid(), znodes = machine.tree.len(), "state of another server taken over");
         self.checkpoints.clear();
         self.answered = None;
+        // What was done meanwhile is in there, and nobody saw whose it was.
+        self.outbox.give_up();
         self.service.install(machine);
         self.meet_members();
     }
@@ -549,7 +572,7 @@ impl<C: Consensus> Replica<C> {
             let before = std::mem::replace(&mut self.following, following);
             // With nobody to lead, nothing was on its way.
             if before.0.is_some() {
-                self.lose_proposals();
+                self.break_lane();
             }
             if following.0 != before.0
                 && let Some(leader) = following.0
@@ -589,37 +612,48 @@ impl<C: Consensus> Replica<C> {
             let action = Action::Secret(self.terms.secret);
             let (origin, session) = (Origin::default(), SessionId(0));
             let command = Command { time_ms: self.now.wall_ms, origin, session, action };
-            let _ = self.consensus.propose(command.encode());
+            let _ = self.consensus.propose(command.encode().into());
         }
-        self.parked.extend(self.service.take_proposals());
-        if self.parked.is_empty() {
+        let service = &self.service;
+        self.outbox.reached(service.machine.term(), |client| service.is_connected(client));
+        self.outbox.park(self.service.take_proposals());
+        if self.outbox.is_empty() {
             return;
         }
+        let service = &self.service;
+        self.outbox.purge(|client| service.is_connected(client));
         if self.consensus.is_leader() {
+            let term = self.consensus.term();
             while self.consensus.takes_proposals()
-                && let Some(mut command) = self.parked.pop_front()
+                && let Some(mut command) = self.outbox.next()
             {
                 Command::stamp(&mut command, self.now.wall_ms);
-                self.proposals.add(command.len());
-                if self.consensus.propose(command).is_err() {
-                    return self.lose_proposals();
+                let command = Bytes::from(command);
+                if self.consensus.propose(command.clone()).is_err() {
+                    return self.outbox.give_back(command.into());
                 }
+                self.proposals.add(command.len());
+                self.outbox.sent(&command, term);
             }
         } else if let (Some(leader), term) = self.following
             && self.is_leader_in_reach
         {
             let mut commands = Vec::new();
             let mut bytes = 0;
-            for command in std::mem::take(&mut self.parked) {
+            while let Some(command) = self.outbox.next() {
                 if bytes > 0 && bytes + command.len() > FORWARD_BYTES_MAX {
                     let commands = std::mem::take(&mut commands);
                     self.forward(leader, term, commands);
                     bytes = 0;
                 }
                 bytes += command.len();
-                commands.push(command.into());
+                let command = Bytes::from(command);
+                self.outbox.sent(&command, term);
+                commands.push(command);
             }
-            self.forward(leader, term, commands);
+            if !commands.is_empty() {
+                self.forward(leader, term, commands);
+            }
         }
     }
 

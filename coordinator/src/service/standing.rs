@@ -42,6 +42,11 @@ impl Service {
         self.close_those(|id, connection| connection.waits_for_the_log() && !decided.contains(&id));
     }
 
+    /// Whether somebody waits for answers on this connection.
+    pub(crate) fn is_connected(&self, id: ConnectionId) -> bool {
+        self.connections.get(&id).is_some_and(|connection| !connection.is_last)
+    }
+
     fn close_those(&mut self, is_concerned: impl Fn(ConnectionId, &Connection) -> bool) {
         let mut concerned: Vec<_> = (self.connections.iter())
             .filter(|(id, connection)| !connection.is_last && is_concerned(**id, connection))

@@ -579,6 +579,12 @@ impl Tree {
         self.path_chars
     }
 
+    /// Roughly what an image of the tree takes.
+    pub(crate) fn approximate_bytes(&self) -> u64 {
+        const FIELDS_BYTES: u64 = 96;
+        self.data_bytes + self.path_chars + self.len() as u64 * FIELDS_BYTES
+    }
+
     pub(crate) fn digest(&self) -> u64 {
         self.digest
     }

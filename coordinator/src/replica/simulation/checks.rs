@@ -1,6 +1,7 @@
 //! What must hold at every moment, whatever happens: an entry does the same everywhere and for
 //! ever, each term has one leader, the trees agree, no ephemeral outlives its session, an entry takes
-//! one zxid at most, a session number is given out once, and a multi is done as a whole or not at all.
+//! one zxid at most, a session number is given out once, a multi is done as a whole or not at all, and
+//! no write is done twice or after one that its client asked for later.
 //!
 //! What the tree was at each zxid is kept, so that every answer can be held against it.
 
@@ -212,6 +213,17 @@ impl Checks {
         );
         let [left, right] = PAIR.map(|path| state.znode(path).map(|znode| &znode.value));
         assert_eq!(left, right, "entry {index}: half of a multi");
+        if let Some((_, before)) = self.states.last_key_value() {
+            for path in (0..clients::CLIENTS).map(own_path) {
+                // Numbers rise in the order they are asked for: none comes twice, or too late.
+                let [before, after] = [before, &state].map(|state| state.znode(&path));
+                assert!(
+                    before.map(|znode| znode.mzxid) == after.map(|znode| znode.mzxid)
+                        || before.map(|znode| &znode.value) < after.map(|znode| &znode.value),
+                    "entry {index}: {path} goes from {before:?} to {after:?}"
+                );
+            }
+        }
         let sessions: HashSet<_> = sessions.into_iter().collect();
         let over: Vec<_> = self.known.difference(&sessions).copied().collect();
         // What an earlier leader had decided may take effect long after, when nobody would any more.

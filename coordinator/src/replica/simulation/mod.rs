@@ -671,7 +671,7 @@ impl Replica<RaftConsensus> {
     /// For the message of an assertion.
     fn standing(&self) -> String {
         format!(
-            "following {:?}, leads {}, joining {}, empty {}, question {:?}, answered {:?}, in flight {:?}, index {}, parked {}, peers {:?}, progress {:?}, {}",
+            "following {:?}, leads {}, joining {}, empty {}, question {:?}, answered {:?}, in flight {:?}, index {}, outbox {:?}, peers {:?}, progress {:?}, {}",
             self.following,
             self.consensus.is_leader(),
             self.is_joining,
@@ -680,7 +680,7 @@ impl Replica<RaftConsensus> {
             self.answered,
             self.batches_in_flight,
             self.service.machine.index(),
-            self.parked.len(),
+            self.outbox.len(),
             self.peers,
             self.consensus.progress(),
             self.service.standing()

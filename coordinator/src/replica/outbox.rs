@@ -1,0 +1,158 @@
+//! What this server's clients want in the log and do not have there yet.
+//!
+//! Commands go to the leader in their order, on a lane without gaps, so they are applied in that order
+//! or from some point on not at all. Once an entry of a newer term is applied here, what was sent in
+//! the older one and is not applied never will be: every leader to come has that entry, and nothing of
+//! an older term after it. So when the leader changes nobody is told that a write may have been done
+//! or not: what is left is told to the new one, once.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::machine::Origin;
+use crate::service::ConnectionId;
+
+/// More than this is looked through for what nobody waits for any more.
+const BYTES_MAX: usize = if cfg!(test) { 16 << 10 } else { 64 << 20 };
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    /// Of this life of the server: its commands are known by it.
+    boot: u64,
+    /// Not sent yet.
+    parked: VecDeque<Vec<u8>>,
+    /// Sent and not applied. Those that no client waits for are not remembered.
+    sent: VecDeque<Bytes>,
+    /// The newest term any of `sent` was sent in.
+    term: u64,
+    /// Since when something of `sent` may be lost.
+    broken_ms: Option<u64>,
+    /// Of both.
+    bytes: usize,
+    purged_bytes: usize,
+}
+
+impl Outbox {
+    pub(super) fn new(boot: u64) -> Self {
+        Self {
+            boot,
+            parked: VecDeque::new(),
+            sent: VecDeque::new(),
+            term: 0,
+            broken_ms: None,
+            bytes: 0,
+            purged_bytes: 0,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.parked.is_empty()
+    }
+
+    pub(super) fn park(&mut self, commands: Vec<Vec<u8>>) {
+        self.bytes += commands.iter().map(Vec::len).sum::<usize>();
+        self.parked.extend(commands);
+    }
+
+    /// The next to be sent; `None` while it is not known what of those before has arrived.
+    pub(super) fn next(&mut self) -> Option<Vec<u8>> {
+        if self.broken_ms.is_some() {
+            return None;
+        }
+        let command = self.parked.pop_front()?;
+        self.bytes -= command.len();
+        Some(command)
+    }
+
+    /// What [`Self::next`] gave could not be sent.
+    pub(super) fn give_back(&mut self, command: Vec<u8>) {
+        self.bytes += command.len();
+        self.parked.push_front(command);
+    }
+
+    pub(super) fn sent(&mut self, command: &Bytes, term: u64) {
+        if self.client(command).is_some() {
+            self.term = term;
+            self.bytes += command.len();
+            self.sent.push_back(command.clone());
+        }
+    }
+
+    /// The client that waits for this command, if it is one of this server's.
+    fn client(&self, command: &[u8]) -> Option<ConnectionId> {
+        let origin = Origin::of(command)?;
+        (origin.boot == self.boot && origin.connection != 0).then_some(origin.connection)
+    }
+
+    /// An entry with this command was applied.
+    pub(super) fn applied(&mut self, command: &[u8]) {
+        if let Some(first) = self.sent.front()
+            && Origin::is_same_but_for_time(first, command)
+        {
+            self.bytes -= first.len();
+            self.sent.pop_front();
+            if self.sent.is_empty() {
+                self.broken_ms = None;
+            }
+        }
+    }
+
+    /// The way to the leader, or the leader, may have lost something.
+    pub(super) fn break_lane(&mut self, now_ms: u64) {
+        if !self.sent.is_empty() {
+            self.broken_ms.get_or_insert(now_ms);
+        }
+        // What this server decided as the leader it was is for the next one to decide.
+        let boot = self.boot;
+        self.retain_parked(|origin| origin.boot != boot || origin.connection != 0);
+    }
+
+    fn retain_parked(&mut self, is_kept: impl Fn(Origin) -> bool) {
+        self.parked.retain(|command| Origin::of(command).is_none_or(&is_kept));
+        let parked: usize = self.parked.iter().map(Vec::len).sum();
+        self.bytes = parked + self.sent.iter().map(Bytes::len).sum::<usize>();
+    }
+
+    /// An entry of this term was applied. Those sent before and still not applied are to be sent anew,
+    /// ahead of all others, where their clients are still there.
+    pub(super) fn reached(&mut self, term: u64, is_there: impl Fn(ConnectionId) -> bool) {
+        if self.broken_ms.is_none() || term <= self.term {
+            return;
+        }
+        self.broken_ms = None;
+        while let Some(command) = self.sent.pop_back() {
+            match self.client(&command) {
+                Some(client) if is_there(client) => self.parked.push_front(command.into()),
+                _ => self.bytes -= command.len(),
+            }
+        }
+    }
+
+    /// Whether for so long it is not known what the leader of this term, who still leads, has of it.
+    pub(super) fn is_unclear(&self, term: u64, now_ms: u64, limit_ms: u64) -> bool {
+        self.broken_ms.is_some_and(|since_ms| term == self.term && now_ms >= since_ms + limit_ms)
+    }
+
+    /// What was sent may have been done or not, and nobody will know.
+    pub(super) fn give_up(&mut self) {
+        self.bytes -= self.sent.drain(..).map(|command| command.len()).sum::<usize>();
+        self.broken_ms = None;
+    }
+
+    /// Keeps within bounds: those who wait are bounded themselves, so what is beyond that is of clients
+    /// that are gone.
+    pub(super) fn purge(&mut self, is_there: impl Fn(ConnectionId) -> bool) {
+        if self.bytes <= BYTES_MAX.max(2 * self.purged_bytes) {
+            return;
+        }
+        let boot = self.boot;
+        self.retain_parked(|origin| origin.boot != boot || is_there(origin.connection));
+        self.purged_bytes = self.bytes;
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> (usize, usize) {
+        (self.parked.len(), self.sent.len())
+    }
+}
