@@ -69,20 +69,32 @@ async fn alike(ensemble: &Ensemble, these: &[usize]) -> Result<()> {
     .await
 }
 
-/// Writes one after the other during `fault` until one succeeds after it; the longest time without a success.
-async fn longest_gap(client: &Client, fault: impl FnOnce()) -> Result<Duration> {
+/// What became of writes one after the other.
+#[derive(Debug, Default)]
+struct Written {
+    /// Longest time without a success.
+    gap: Duration,
+    done: i32,
+    failed: i32,
+}
+
+/// Writes one after the other during `fault` until one succeeds after it.
+async fn write_during(client: &Client, fault: impl FnOnce()) -> Result<Written> {
     let is_over = Arc::new(AtomicBool::new(false));
     let (writer, over) = (client.clone(), is_over.clone());
     let writing = tokio::spawn(async move {
-        let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+        let (mut last, mut written) = (Instant::now(), Written::default());
         loop {
             let ends = over.load(Ordering::Relaxed);
             if writer.set("/gap", "", None).await.is_ok() {
-                longest = longest.max(last.elapsed());
+                written.gap = written.gap.max(last.elapsed());
+                written.done += 1;
                 last = Instant::now();
                 if ends {
-                    return longest;
+                    return written;
                 }
+            } else {
+                written.failed += 1;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -120,21 +132,25 @@ async fn fail_over() -> Result<()> {
     idle_state.mark_unchanged();
     let session = writer.session_id();
 
-    let killed = longest_gap(&writer, || ensemble.kill(leader)).await?;
+    let before = writer.exists("/gap").await?.context("/gap")?.version;
+    let killed = write_during(&writer, || ensemble.kill(leader)).await?;
+    let after = writer.exists("/gap").await?.context("/gap")?.version;
+    ensure!(killed.failed == 0, "a change of the leader is not told to clients: {killed:?}");
+    ensure!(after - before == killed.done, "from {before} to {after}: {killed:?}");
     ensure!(writer.session_id() == session && writer.exists("/alive").await?.is_some());
     ensure!(!idle_state.has_changed()?, "a client that asked nothing was cut off");
     ensure!(idle.exists("/idle").await?.is_some());
-    ensure!(killed < FAIL_OVER_LIMIT, "{killed:?} without a write after kill -9 of the leader");
+    ensure!(killed.gap < FAIL_OVER_LIMIT, "{killed:?} without a write after kill -9 of the leader");
 
     ensemble.start_again(leader)?;
     let leader = whole(&ensemble, &[0, 1, 2]).await?;
     let writer = client(&ensemble, others(&ensemble, leader)[0]).await?;
     let mut stopped = Ok(());
-    let handed = longest_gap(&writer, || stopped = ensemble.stop(leader)).await?;
+    let handed = write_during(&writer, || stopped = ensemble.stop(leader)).await?;
     stopped?;
     ensure!(ensemble.output(leader).contains("leadership is handed over"));
-    ensure!(handed < FAIL_OVER_LIMIT, "{handed:?} without a write while the leader stops");
-    eprintln!("without a write: {killed:?} at kill -9 of the leader, {handed:?} at its stop");
+    ensure!(handed.gap < FAIL_OVER_LIMIT, "{handed:?} without a write while the leader stops");
+    eprintln!("at kill -9 of the leader {killed:?}, at its stop {handed:?}");
     Ok(())
 }
 

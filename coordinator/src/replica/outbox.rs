@@ -156,3 +156,105 @@ impl Outbox {
         (self.parked.len(), self.sent.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use elkfk_wire::jute::SessionId;
+
+    use super::*;
+    use crate::machine::{Action, Command};
+
+    const BOOT: u64 = 7;
+
+    fn command(boot: u64, connection: u64, xid: i32) -> Vec<u8> {
+        let action = Action::CreateSession { timeout_ms: xid, server: 1 };
+        let origin = Origin { boot, connection };
+        Command { time_ms: 1, origin, session: SessionId(1), action }.encode()
+    }
+
+    /// The commands that can be sent now, sent in this term.
+    fn send_all(outbox: &mut Outbox, term: u64) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        while let Some(command) = outbox.next() {
+            outbox.sent(&command.clone().into(), term);
+            all.push(command);
+        }
+        all
+    }
+
+    /// Three commands of three clients, sent in term 2, of which the first was applied; then the way
+    /// broke, and a fourth came.
+    fn broken() -> Outbox {
+        let mut outbox = Outbox::new(BOOT);
+        outbox.park((1..=3).map(|client| command(BOOT, client, 0)).collect());
+        assert_eq!(send_all(&mut outbox, 2).len(), 3);
+        let mut stamped = command(BOOT, 1, 0);
+        Command::stamp(&mut stamped, 99);
+        outbox.applied(&stamped);
+        outbox.break_lane(1000);
+        outbox.park(vec![command(BOOT, 4, 0)]);
+        outbox
+    }
+
+    #[test]
+    fn what_is_left_is_sent_anew_in_its_order_in_a_newer_term_only() {
+        let mut outbox = broken();
+        outbox.reached(2, |_| true);
+        assert_eq!(outbox.next(), None, "the old leader may have it");
+        outbox.reached(3, |_| true);
+        assert_eq!(send_all(&mut outbox, 3), [2, 3, 4].map(|client| command(BOOT, client, 0)));
+        (2..=4).for_each(|client| outbox.applied(&command(BOOT, client, 0)));
+        assert_eq!((outbox.len(), outbox.bytes), ((0, 0), 0));
+    }
+
+    #[test]
+    fn what_is_applied_meanwhile_is_not_sent_anew() {
+        let mut outbox = broken();
+        outbox.applied(&command(BOOT, 2, 0));
+        // Another server's, and a second one of the same client.
+        outbox.applied(&command(BOOT + 1, 3, 0));
+        outbox.applied(&command(BOOT, 3, 5));
+        outbox.reached(3, |_| true);
+        assert_eq!(send_all(&mut outbox, 3), [3, 4].map(|client| command(BOOT, client, 0)));
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_sent_anew() {
+        let mut outbox = broken();
+        outbox.reached(3, |client| client != 2);
+        assert_eq!(send_all(&mut outbox, 3), [3, 4].map(|client| command(BOOT, client, 0)));
+    }
+
+    #[test]
+    fn what_a_leader_decided_is_left_to_the_next() {
+        let mut outbox = Outbox::new(BOOT);
+        let other = command(0, 0, 0);
+        outbox.park(vec![command(BOOT, 0, 0), other.clone(), command(BOOT, 1, 0)]);
+        outbox.break_lane(1000);
+        assert_eq!(send_all(&mut outbox, 2), [other, command(BOOT, 1, 0)]);
+        // Nobody waits for those without a client, so they are not remembered.
+        assert_eq!(outbox.len(), (0, 1));
+    }
+
+    #[test]
+    fn what_the_same_leader_may_have_is_given_up_after_a_while() {
+        let mut outbox = broken();
+        assert!(!outbox.is_unclear(2, 1299, 300));
+        assert!(!outbox.is_unclear(3, 1300, 300), "another leads");
+        assert!(outbox.is_unclear(2, 1300, 300));
+        outbox.give_up();
+        assert_eq!(send_all(&mut outbox, 2), [command(BOOT, 4, 0)]);
+    }
+
+    #[test]
+    fn clients_that_are_gone_take_no_room_for_ever() {
+        let mut outbox = broken();
+        for client in 5..5000 {
+            outbox.park(vec![command(BOOT, client, 0)]);
+            outbox.purge(|there| there + 10 > client);
+            assert!(outbox.bytes < BYTES_MAX + 100, "{} bytes", outbox.bytes);
+        }
+        let (parked, sent) = outbox.len();
+        assert!(parked >= 9 && sent == 2);
+    }
+}
