@@ -472,18 +472,18 @@ async fn come_and_go() -> Result<()> {
 
     // Both at once: the second finds the first on its way, or done.
     let mut codes = Ok((0, 0));
-    let gap = longest_gap(&writer, || {
+    let written = write_during(&writer, || {
         codes = (|| {
             let first = admin.send(&join(-1))?;
             let second = admin.send(&reconfig(None, Some("3"), 0))?;
             Ok::<_, anyhow::Error>((admin.answer(first)?.code, admin.answer(second)?.code))
         })();
     });
-    let gap = gap.await?;
+    let written = written.await?;
     let (first, second) = codes?;
     let refused = [ErrorCode::ReconfigInProgress, ErrorCode::BadVersion].map(ErrorCode::code);
     ensure!(first == 0 && refused.contains(&second), "{first} and {second}");
-    ensure!(gap < FAIL_OVER_LIMIT, "{gap:?} without a write while a server joins");
+    ensure!(written.gap < FAIL_OVER_LIMIT, "{written:?} without a write while a server joins");
     let told = tokio::time::timeout(LONG, watch).await.context("the watch on the servers")?;
     ensure!(told.kind == elkfk_wire::jute::EventKind::DataChanged, "{told:?}");
     ensemble.wait_for(fourth)?;
@@ -498,12 +498,12 @@ async fn come_and_go() -> Result<()> {
     change(&mut admin, &reconfig(None, Some(&leaving), -1)).await?;
     let rest = others(&ensemble, leader);
     whole(&ensemble, &rest).await?;
-    longest_gap(&writer, || {}).await?;
+    write_during(&writer, || {}).await?;
     // With it, two of the three that are left would not be enough; without it they are.
     ensemble.kill(leader);
     ensemble.kill(other);
     whole(&ensemble, &[near, fourth]).await?;
-    longest_gap(&writer, || {}).await?;
+    write_during(&writer, || {}).await?;
     drop((writer, watcher, reader));
 
     // After a start the change holds, whatever zoo.cfg says.
@@ -544,15 +544,15 @@ async fn exchange() -> Result<()> {
     let (joining, leaving) = (ensemble.line(fourth), (leader + 1).to_string());
     let request = reconfig(Some(&joining), Some(&leaving), -1);
     let mut changed = Ok(0);
-    let gap = longest_gap(&writer, || changed = admin.ask(&request).map(|answer| answer.code));
-    let gap = gap.await.with_context(|| ensemble.tails())?;
+    let written = write_during(&writer, || changed = admin.ask(&request).map(|answer| answer.code));
+    let written = written.await.with_context(|| ensemble.tails())?;
     ensure!(changed? == 0);
     let rest = others(&ensemble, leader);
     whole(&ensemble, &rest).await?;
     // Those that stay are enough without the one that left.
     ensemble.kill(leader);
-    longest_gap(&writer, || {}).await.with_context(|| ensemble.tails())?;
-    ensure!(gap < FAIL_OVER_LIMIT, "{gap:?} without a write");
+    write_during(&writer, || {}).await.with_context(|| ensemble.tails())?;
+    ensure!(written.gap < FAIL_OVER_LIMIT, "{written:?} without a write");
     alike(&ensemble, &rest).await
 }
 
