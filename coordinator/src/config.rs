@@ -1,5 +1,6 @@
 //! `zoo.cfg` → a checked [`Config`].
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -283,9 +284,16 @@ impl Config {
             port: None,
             address: None,
         };
+        let mut seen = HashMap::new();
         for (number, line) in logical_lines(text) {
             let (key, value) = split_pair(&line);
             if !key.is_empty() {
+                if let Some(before) = seen.insert(key.to_owned(), number) {
+                    let again = format!(
+                        "{file}:{number}: {key} is given again: line {before} counts for nothing"
+                    );
+                    reading.config.warnings.push(again);
+                }
                 reading.pair(number, key, value);
             }
         }

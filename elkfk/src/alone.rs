@@ -39,7 +39,14 @@ pub(crate) async fn coordinator(file: &Path) -> Result<()> {
     // From the file, as `myid` is read beside it.
     let config = elkfk_coordinator::Config::from_file(file)?;
     let running = elkfk_coordinator::start(config).await.context("start coordinator")?;
-    say("coordinator", running.local_addr());
+    match running.waits_for_a_majority() {
+        true => sayln!(
+            "{:<12} {:<26} serves while a majority of its servers runs: elkfk coordinator status",
+            "coordinator",
+            running.local_addr()
+        ),
+        false => say("coordinator", running.local_addr()),
+    }
     until_stopped!("coordinator", running)
 }
 

@@ -20,7 +20,8 @@ use elkfk_coordinator_client::{Client, Config, CreateMode, Error, ErrorCode};
 use elkfk_tests::ensemble::{Ensemble, Kind};
 use elkfk_tests::peers::{self, Peer};
 use elkfk_tests::process::{Process, elkfk};
-use elkfk_tests::raw::say;
+use elkfk_tests::raw::{Offer, Raw, say};
+use elkfk_wire::jute::{Acl, CreateKind, Request};
 
 const LONG: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
@@ -110,6 +111,39 @@ fn garbage_is_answered_as_by_zookeeper() {
         assert_eq!(ours, theirs, "{name}: ours, theirs");
     }
     assert!(!ours.output().contains("panicked"), "{}", ours.output());
+}
+
+#[test]
+fn small_requests_for_large_answers_are_refused() {
+    let ask_much = || -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let coordinator = Coordinator::start(dir.path(), "")?;
+        let mut client = Raw::open(coordinator.addr, &Offer::new(10_000))?;
+        let data = Some(vec![7; 900_000].into());
+        let made = client.ask(&Request::Create {
+            kind: CreateKind::Create,
+            path: "/large".into(),
+            data,
+            acl: Some(vec![Acl::OPEN]),
+            flags: 0,
+            ttl_ms: 0,
+        })?;
+        ensure!(made.code == 0, "{}", made.code);
+        let before = peak_bytes(coordinator.id())?;
+        let get = || Request::GetData { path: "/large".into(), watch: false };
+        let all =
+            |count: usize| Request::MultiRead(std::iter::repeat_with(get).take(count).collect());
+        // More than a length can say, of 100 KB of requests.
+        let refused = client.ask(&all(3000))?;
+        ensure!(refused.code == ErrorCode::MarshallingError.code(), "{}", refused.code);
+        let taken = client.ask(&all(4))?;
+        ensure!(taken.code == 0 && taken.body.len() > 3_600_000, "{}", taken.body.len());
+        let grown = peak_bytes(coordinator.id())? - before;
+        ensure!(grown < 32 << 20, "{grown} bytes more");
+        ensure!(client.ask(&get())?.code == 0);
+        Ok(())
+    };
+    ask_much().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -374,6 +374,43 @@ async fn copy() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_histories_are_not_mixed() {
+    begin_anew().await.unwrap();
+}
+
+async fn begin_anew() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut ensemble = start(&dir, "")?;
+    whole(&ensemble, &[0, 1, 2]).await?;
+    let writer = client(&ensemble, 0).await?;
+    writer.create("/first", "", CreateMode::Persistent).await?;
+    drop(writer);
+    // The majority loses its disks while the rest is away: after a while it begins a new ensemble.
+    for at in 0..3 {
+        ensemble.kill(at);
+    }
+    for at in [1, 2] {
+        std::fs::remove_dir_all(ensemble.data_dir(at).join("elkfk"))?;
+        ensemble.start_again(at)?;
+    }
+    whole(&ensemble, &[1, 2]).await?;
+    let writer = client(&ensemble, 1).await?;
+    writer.create("/second", "", CreateMode::Persistent).await?;
+    // Who has the old history ends and says what to do; the others do not listen to it.
+    ensemble.start_again(0)?;
+    until(&ensemble, "the old server ends", || {
+        ensemble.output(0).contains("have begun another ensemble") && !ensemble.is_running(0)
+    })
+    .await?;
+    ensure!(writer.exists("/first").await?.is_none() && writer.exists("/second").await?.is_some());
+    std::fs::remove_dir_all(ensemble.data_dir(0).join("elkfk"))?;
+    ensemble.kill(0);
+    ensemble.start_again(0)?;
+    whole(&ensemble, &[0, 1, 2]).await?;
+    alike(&ensemble, &[0, 1, 2]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_observer_serves_and_counts_for_nothing() {
     observe().await.unwrap();
 }

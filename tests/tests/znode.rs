@@ -58,6 +58,9 @@ fn run(at: &str) {
     assert_eq!(yes(at, &["ls", "-R", "/a"]), "/a\n/a/b\n/a/b/c\n/a/b/n-0000000001\n");
     // To the byte, and nothing more.
     assert_eq!(yes(at, &["get", "/a"]), "data");
+    // What is forgotten does not empty it.
+    assert_eq!(znode(at, &["set", "/a"]).status.code(), Some(2));
+    assert_eq!(yes(at, &["get", "/a"]), "data");
     yes(at, &["set", "/a", "more data", "-v", "0"]);
     let stat = yes(at, &["stat", "/a"]);
     let names: Vec<_> = stat.lines().map(|line| line.split(" = ").next().unwrap()).collect();

@@ -76,6 +76,11 @@ impl Machine {
         let sessions = BTreeMap::from_iter(sessions.unwrap_or_default());
         let tree = Tree::from_image(reader.rest())?;
         let servers = Ensemble::of(&tree);
-        Ok(Self { tree, sessions, secret, zxid, term, index, members, servers })
+        let mut machine =
+            Self { tree, sessions, zxid, term, index, members, servers, ..Self::new() };
+        if let Some(secret) = secret {
+            machine.set_secret(secret);
+        }
+        Ok(machine)
     }
 }

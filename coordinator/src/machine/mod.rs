@@ -34,6 +34,8 @@ pub(crate) struct Machine {
     pub(crate) tree: Tree,
     sessions: BTreeMap<SessionId, Session>,
     secret: Option<[u8; 32]>,
+    /// What [`Self::ensemble_id`] says; follows from the secret.
+    ensemble_id: u64,
     /// Who takes part in the agreement, where that was ever changed; zoo.cfg says it else.
     members: Option<Members>,
     /// The servers as `/zookeeper/config` has them.
@@ -87,6 +89,7 @@ impl Machine {
             tree: Tree::new(),
             sessions: BTreeMap::new(),
             secret: None,
+            ensemble_id: 0,
             members: None,
             servers: None,
             zxid: Zxid(0),
@@ -123,13 +126,16 @@ impl Machine {
 
     /// The same on all servers of an ensemble; 0 before there is one.
     pub(crate) fn ensemble_id(&self) -> u64 {
-        let Some(secret) = &self.secret else { return 0 };
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("any key will do");
+        self.ensemble_id
+    }
+
+    fn set_secret(&mut self, secret: [u8; 32]) {
+        self.secret = Some(secret);
+        let mut mac = Hmac::<Sha256>::new_from_slice(&secret).expect("any key will do");
         mac.update(b"ensemble");
-        mac.finalize()
-            .into_bytes()
-            .first_chunk()
-            .map_or(1, |bytes| u64::from_be_bytes(*bytes).max(1))
+        let code = mac.finalize().into_bytes();
+        // 0 stands for none.
+        self.ensemble_id = code.first_chunk().map_or(1, |it| u64::from_be_bytes(*it).max(1));
     }
 
     pub(crate) fn session(&self, session: SessionId) -> Option<Session> {
@@ -192,7 +198,9 @@ impl Machine {
         let session = command.session;
         match &command.action {
             Action::Secret(secret) => {
-                self.secret.get_or_insert(*secret);
+                if self.secret.is_none() {
+                    self.set_secret(*secret);
+                }
             }
             Action::CreateSession { timeout_ms, server } => {
                 self.next_zxid();

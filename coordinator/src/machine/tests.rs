@@ -339,6 +339,31 @@ fn a_quota_counts_what_is_below_it_and_refuses_where_it_is_enforced() {
     assert_eq!(used(&bench), "count=2,bytes=6");
 }
 
+#[test]
+fn a_count_that_a_client_has_written_does_not_run_over() {
+    let mut bench = Bench::new();
+    bench.create("/a", 0).unwrap();
+    bench.create("/zookeeper/quota/a", 0).unwrap();
+    for (path, data) in [
+        (
+            "/zookeeper/quota/a/zookeeper_limits",
+            "count=3,bytes=100=;byteHardLimit=10;countHardLimit=4",
+        ),
+        ("/zookeeper/quota/a/zookeeper_stats", "count=0,bytes=0"),
+    ] {
+        bench.create(path, 0).unwrap();
+        let data = Some(data.as_bytes().into());
+        bench.request(&Request::SetData { path: path.into(), data, version: -1 }).unwrap();
+    }
+    let data = Some(b"count=9223372036854775807,bytes=9223372036854775807"[..].into());
+    let path = "/zookeeper/quota/a/zookeeper_stats".into();
+    bench.request(&Request::SetData { path, data, version: -1 }).unwrap();
+    bench.rules.enforce_quota = true;
+    assert_eq!(bench.create("/a/f", 0), Err(ErrorCode::QuotaExceeded));
+    bench.rules.enforce_quota = false;
+    bench.create("/a/f", 0).unwrap();
+}
+
 fn reconfig(joining: &'static str, leaving: &'static str, version: i64) -> Request<'static> {
     let some = |text: &'static str| (!text.is_empty()).then_some(text.into());
     let (joining, leaving) = (some(joining), some(leaving));

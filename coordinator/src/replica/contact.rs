@@ -9,7 +9,7 @@ impl<C: Consensus> Replica<C> {
     pub(super) fn send_away_in_time(&mut self) {
         let silent_ms = self.now.steady_ms.saturating_sub(self.contact_ms);
         if silent_ms > self.terms.contact_limit_ms {
-            warn!(silent_ms, "no contact with a leader: clients are sent away until there is");
+            warn!(silent_ms, "no contact with a leader: clients are sent away for now");
             self.service.stop_serving();
         } else if silent_ms > CONTACT_INTERVAL_MS + ANSWER_LIMIT_MS {
             self.service.send_away(silent_ms);

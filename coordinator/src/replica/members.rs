@@ -40,15 +40,13 @@ impl<C: Consensus> Replica<C> {
     }
 
     pub(super) fn take_hello(&mut self, from: u64, hello: Hello) {
-        let ours = self.service.machine.ensemble_id();
-        if ours != 0 && hello.ensemble != 0 && ours != hello.ensemble {
-            error!(
-                server = from,
-                "server belongs to another ensemble: it has a history of its own"
-            );
-        }
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.hello = Some(hello);
+        }
+        if self.is_foreign(from) {
+            return self.meet_foreigner(from);
+        }
+        if let Some(peer) = self.peers.get_mut(&from) {
             peer.term = Some(hello.term);
         }
         self.consensus.ends_at(from, hello.last_index);
@@ -57,6 +55,31 @@ impl<C: Consensus> Replica<C> {
             self.consensus.raise_term(newest.unwrap_or(0));
         }
         self.begin_ensemble();
+    }
+
+    /// Whether this server has a history that is not ours: nothing it says fits in.
+    pub(super) fn is_foreign(&self, id: u64) -> bool {
+        let ours = self.service.machine.ensemble_id();
+        let theirs = self.peers.get(&id).and_then(|peer| peer.hello).map_or(0, |it| it.ensemble);
+        ours != 0 && theirs != 0 && ours != theirs
+    }
+
+    /// The majority is the ensemble; who is not of it cannot go on.
+    fn meet_foreigner(&mut self, id: u64) {
+        error!(
+            server = id,
+            "server belongs to another ensemble: it has a history of its own, and is not listened to"
+        );
+        let members = self.consensus.members();
+        let foreign: Vec<_> =
+            members.voters.iter().copied().filter(|id| self.is_foreign(*id)).collect();
+        if foreign.len() >= members.quorum() {
+            self.work.failure = Some(format!(
+                "servers {foreign:?} have begun another ensemble, with a history of their own, while this server was away: \
+                 where theirs is the right one, move dataDir of this server away and start it again, it is then copied \
+                 from them; where this server's is, move theirs away and start all of them"
+            ));
+        }
     }
 
     /// Whether nobody can have promised anything yet.
@@ -98,7 +121,8 @@ impl<C: Consensus> Replica<C> {
 
     pub(super) fn members_changed(&mut self, entry: &LogEntry) {
         let members = self.consensus.members_changed(&entry.data);
-        info!(?members, "the ensemble has other members");
+        let (voters, observers) = (&members.voters, &members.learners);
+        info!(?voters, ?observers, "the ensemble has other members");
         self.service.apply_members(entry.term, entry.index, members);
         self.meet_members();
     }

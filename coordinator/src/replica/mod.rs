@@ -300,7 +300,9 @@ impl<C: Consensus> Replica<C> {
 
     /// Takes a message of another server.
     pub(crate) fn message(&mut self, from: u64, message: PeerMessage) {
-        if !self.peers.contains_key(&from) {
+        if !self.peers.contains_key(&from)
+            || self.is_foreign(from) && !matches!(message, PeerMessage::Hello(_))
+        {
             return;
         }
         match message {
@@ -358,9 +360,15 @@ impl<C: Consensus> Replica<C> {
     /// which tells them that it may have been done or not.
     fn give_up_what_is_unclear(&mut self, limit_ms: u64) {
         if self.outbox.is_unclear(self.following.1, self.now.steady_ms, limit_ms) {
-            self.outbox.give_up();
-            self.service.lose_proposals();
+            let unclear = self.outbox.give_up();
+            self.service.cut_off(&unclear);
+            self.forget_those_gone();
         }
+    }
+
+    fn forget_those_gone(&mut self) {
+        let service = &self.service;
+        self.outbox.forget_those_gone(|client| service.is_connected(client));
     }
 
     fn take_forwarded(&mut self, from: u64, term: u64, lane: Lane, commands: Vec<Bytes>) {
@@ -419,6 +427,8 @@ impl<C: Consensus> Replica<C> {
     pub(crate) fn tick(&mut self) {
         let patience = (!self.is_joining).then_some(self.patience);
         self.consensus.tick(patience);
+        // Before anything is decided as a leader that this server may no longer be.
+        self.look();
         self.follow_config();
         self.begin_ensemble();
         self.service.tick();
@@ -562,6 +572,7 @@ impl<C: Consensus> Replica<C> {
         // What was done meanwhile is in there, and nobody saw whose it was.
         self.outbox.give_up();
         self.service.install(machine);
+        self.forget_those_gone();
         self.meet_members();
     }
 

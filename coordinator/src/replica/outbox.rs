@@ -6,7 +6,7 @@
 //! an older term after it. So when the leader changes nobody is told that a write may have been done
 //! or not: what is left is told to the new one, once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -22,7 +22,7 @@ pub(super) struct Outbox {
     boot: u64,
     /// Not sent yet.
     parked: VecDeque<Vec<u8>>,
-    /// Sent and not applied. Those that no client waits for are not remembered.
+    /// Sent and not applied, of clients only: what the ensemble itself wants is wanted again.
     sent: VecDeque<Bytes>,
     /// The newest term any of `sent` was sent in.
     term: u64,
@@ -115,7 +115,8 @@ impl Outbox {
     }
 
     /// An entry of this term was applied. Those sent before and still not applied are to be sent anew,
-    /// ahead of all others, where their clients are still there.
+    /// ahead of all others, where their clients are still there. Of a client that is not, nothing is
+    /// sent any more: a later one of its commands must not be done without those before.
     pub(super) fn reached(&mut self, term: u64, is_there: impl Fn(ConnectionId) -> bool) {
         if self.broken_ms.is_none() || term <= self.term {
             return;
@@ -127,6 +128,15 @@ impl Outbox {
                 _ => self.bytes -= command.len(),
             }
         }
+        self.forget_those_gone(is_there);
+    }
+
+    /// What waits of clients that are not there is not sent.
+    pub(super) fn forget_those_gone(&mut self, is_there: impl Fn(ConnectionId) -> bool) {
+        let boot = self.boot;
+        self.retain_parked(|origin| {
+            origin.boot != boot || origin.connection == 0 || is_there(origin.connection)
+        });
     }
 
     /// Whether for so long it is not known what the leader of this term, who still leads, has of it.
@@ -134,10 +144,13 @@ impl Outbox {
         self.broken_ms.is_some_and(|since_ms| term == self.term && now_ms >= since_ms + limit_ms)
     }
 
-    /// What was sent may have been done or not, and nobody will know.
-    pub(super) fn give_up(&mut self) {
-        self.bytes -= self.sent.drain(..).map(|command| command.len()).sum::<usize>();
+    /// What was sent may have been done or not, and nobody will know; returns whose it was. Once they
+    /// are cut off, [`Self::forget_those_gone`] is due.
+    pub(super) fn give_up(&mut self) -> BTreeSet<ConnectionId> {
+        let sent = std::mem::take(&mut self.sent);
+        self.bytes -= sent.iter().map(Bytes::len).sum::<usize>();
         self.broken_ms = None;
+        sent.iter().filter_map(|command| self.client(command)).collect()
     }
 
     /// Keeps within bounds: those who wait are bounded themselves, so what is beyond that is of clients
@@ -146,8 +159,7 @@ impl Outbox {
         if self.bytes <= BYTES_MAX.max(2 * self.purged_bytes) {
             return;
         }
-        let boot = self.boot;
-        self.retain_parked(|origin| origin.boot != boot || is_there(origin.connection));
+        self.forget_those_gone(is_there);
         self.purged_bytes = self.bytes;
     }
 
@@ -221,6 +233,7 @@ mod tests {
     #[test]
     fn what_nobody_waits_for_is_not_sent_anew() {
         let mut outbox = broken();
+        outbox.park(vec![command(BOOT, 2, 1)]);
         outbox.reached(3, |client| client != 2);
         assert_eq!(send_all(&mut outbox, 3), [3, 4].map(|client| command(BOOT, client, 0)));
     }
@@ -242,8 +255,10 @@ mod tests {
         assert!(!outbox.is_unclear(2, 1299, 300));
         assert!(!outbox.is_unclear(3, 1300, 300), "another leads");
         assert!(outbox.is_unclear(2, 1300, 300));
-        outbox.give_up();
-        assert_eq!(send_all(&mut outbox, 2), [command(BOOT, 4, 0)]);
+        outbox.park(vec![command(BOOT, 3, 1)]);
+        assert_eq!(outbox.give_up(), BTreeSet::from([2, 3]));
+        outbox.forget_those_gone(|client| client == 4);
+        assert_eq!(send_all(&mut outbox, 2), [command(BOOT, 4, 0)], "not the later one of 3 alone");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 use super::complaints::Complaints;
 use super::words;
 use crate::metrics;
-use crate::service::{ANSWER_BYTES_MAX, ConnectionId};
+use crate::service::{ANSWER_BYTES_MAX, ConnectionId, cost};
 
 /// Bytes of requests one client may have unanswered; more wait in its socket.
 const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
@@ -355,13 +355,14 @@ async fn read(
             }
         };
         if whole > 0 {
+            let cost = cost(&input[..whole]);
             while link.in_flight.load(Ordering::Relaxed) > IN_FLIGHT_BYTES_MAX {
                 link.room.notified().await;
             }
             // Larger than a frame can be only by what was read with it, so never more than exists.
-            let permits = shared.budget.acquire_many(whole as u32).await;
+            let permits = shared.budget.acquire_many(cost as u32).await;
             permits.map_err(io::Error::other)?.forget();
-            link.in_flight.fetch_add(whole, Ordering::Relaxed);
+            link.in_flight.fetch_add(cost, Ordering::Relaxed);
             let frames = input.split_to(whole).freeze();
             let frames = Input::Frames { connection, frames };
             shared.inputs.send(frames).await.map_err(|_| io::ErrorKind::BrokenPipe)?;

@@ -55,6 +55,9 @@ const PEER_INPUTS_QUEUED_MAX: usize = 64;
 const CONTACT_LIMIT_MIN: Duration = Duration::from_millis(1500);
 /// Of zoo.cfg, where it has none.
 const SYNC_LIMIT: u32 = 5;
+/// What another server's message may be large at least; below it jute.maxbuffer need not be the same
+/// everywhere.
+const PEER_MESSAGE_BYTES_MIN: usize = 64 << 20;
 /// Accepting pauses this long when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -65,17 +68,17 @@ pub enum StartError {
         "listen on {addr}: address in use; stop the program that holds it or give another with clientPort=…"
     )]
     InUse { addr: SocketAddr },
-    #[error("listen on {addr}: {source}")]
+    #[error("listen on {addr}")]
     Listen { addr: SocketAddr, source: io::Error },
     #[error(
-        "listen for the other servers on {host}:{port}: {source}; the line server.{id} of zoo.cfg gives this server's own host and peer port"
+        "listen for the other servers on {host}:{port}: the line server.{id} of zoo.cfg gives this server's own host and peer port"
     )]
     ListenForPeers { id: u64, host: String, port: u16, source: io::Error },
     #[error(
         "zoo.cfg lists several servers, and nothing says which of them this is: write its number into dataDir/myid"
     )]
     WhichServer,
-    #[error("set damaged files aside in {path}: {source}")]
+    #[error("set damaged files aside in {path}")]
     SetAside { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -105,10 +108,16 @@ pub struct Running {
     tasks: Tasks,
     node: Tasks,
     failed: watch::Receiver<Option<String>>,
+    is_ensemble: bool,
     _directories: Vec<DataDirectory>,
 }
 
 impl Running {
+    /// Whether it serves only once a majority of its ensemble has started.
+    pub fn waits_for_a_majority(&self) -> bool {
+        self.is_ensemble
+    }
+
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
@@ -238,7 +247,8 @@ async fn serve_recovered<D: Disk>(
     node_tasks.spawn_blocking(move || writer::write_log(wal, snapshots, &log_tasks, &notifier));
     let (peer_sender, peer_inputs) = mpsc::channel(PEER_INPUTS_QUEUED_MAX);
     let peers = peer_listener.map(|listener| {
-        let bytes_max = config.frame_bytes_max.max(1 << 20) + (64 << 10);
+        // The leader's own jute.maxbuffer, which may be larger, bounds what it sends.
+        let bytes_max = config.frame_bytes_max.max(PEER_MESSAGE_BYTES_MIN) + (64 << 10);
         let path = data_path(&config.data_dir);
         let id = config.raft_id();
         let peers = peer::Peers::new(id, boot, bytes_max, path, peer_sender, tasks.clone());
@@ -280,7 +290,14 @@ async fn serve_recovered<D: Disk>(
         }
         false => info!(addr = %local_addr, znodes, digest, after_ms, "coordinator ready"),
     }
-    Ok(Running { local_addr, tasks, node: node_tasks, failed, _directories: Vec::new() })
+    Ok(Running {
+        local_addr,
+        tasks,
+        node: node_tasks,
+        failed,
+        is_ensemble,
+        _directories: Vec::new(),
+    })
 }
 
 async fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {

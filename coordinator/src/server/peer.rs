@@ -448,7 +448,7 @@ impl Peers {
         }
         if self.with(id, |_| ()).is_none() {
             return Some(format!(
-                "server {id} is no member of the ensemble that server {} knows: add it to every zoo.cfg, or with reconfig",
+                "server {id} is no member of the ensemble that server {} knows: add it to every zoo.cfg, or with reconfig; where reconfig has removed it, stop it",
                 self.id
             ));
         }

@@ -75,9 +75,22 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 1 << 20;
 const READS_WAITING_MAX: usize = 16;
 /// Znodes one sweep may delete; ZooKeeper takes as many a minute.
 const SWEPT_AT_ONCE_MAX: usize = 10_000;
-/// What one connection may authenticate as; all of it goes into the log with each of its writes.
-const IDENTITIES_MAX: usize = 64;
-const IDENTITY_BYTES_MAX: usize = 256;
+/// What one connection may authenticate as, in bytes of all names together: all of it goes into the log
+/// with each of its writes.
+const IDENTITIES_BYTES_MAX: usize = 1024;
+/// What a request counts for beside its own bytes: it is remembered until it is answered, and a write
+/// goes its way with who asks for it.
+const REQUEST_OVERHEAD_BYTES: usize = 256;
+
+/// What whole frames, length prefixes included, count for until they are answered.
+pub(crate) fn cost(mut frames: &[u8]) -> usize {
+    let mut cost = 0;
+    while let Ok(Some(frame)) = frame_in(frames, usize::MAX) {
+        cost += 4 + frame.len() + REQUEST_OVERHEAD_BYTES;
+        frames = &frames[4 + frame.len()..];
+    }
+    cost
+}
 
 /// What the shell has to do for a connection.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -125,12 +138,6 @@ impl Connection {
     /// Whether answers wait for the client to read them.
     fn is_full(&self) -> bool {
         self.out.len() + self.unsent_bytes >= ANSWER_BYTES_MAX
-    }
-
-    /// Whether something of its is in the log or on its way there: a write, or its handshake.
-    fn waits_for_the_log(&self) -> bool {
-        self.session == SessionId(0)
-            || self.pending.iter().any(|pending| matches!(pending.kind, PendingKind::Proposed))
     }
 
     fn takes_frames(&self) -> bool {
@@ -355,7 +362,7 @@ impl Service {
             self.report.outstanding =
                 self.report.outstanding.saturating_sub(connection.pending.len() as u64);
             let pending: usize = connection.pending.drain(..).map(|pending| pending.bytes).sum();
-            let held: usize = connection.held.drain(..).map(|frames| frames.len()).sum();
+            let held: usize = connection.held.drain(..).map(|frames| cost(&frames)).sum();
             connection.released_bytes += pending + held;
             (connection.refused, connection.reads, connection.late_reads) = (0, 0, 0);
             let session = connection.session;
@@ -371,7 +378,7 @@ impl Service {
     pub(crate) fn frames(&mut self, id: ConnectionId, frames: Bytes) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.is_last {
-            return self.release(id, frames.len());
+            return self.release(id, cost(&frames));
         }
         connection.held.push_back(frames);
         let session = connection.session;
@@ -432,7 +439,7 @@ impl Service {
             return false;
         };
         let body = frame.slice_ref(reader.rest());
-        let bytes = 4 + frame.len();
+        let bytes = 4 + frame.len() + REQUEST_OVERHEAD_BYTES;
         match OpCode::from_code(header.op) {
             Some(OpCode::Ping) => {
                 // Ahead of everything that waits: it says that this server is there.
@@ -531,7 +538,6 @@ impl Service {
                     .as_deref()
                     .and_then(|auth| str::from_utf8(auth).ok())
                     .map(digest_id)
-                    .filter(|id| id.len() <= IDENTITY_BYTES_MAX)
                     .map(|id| Some(("digest", id))),
                 // The address is known without asking.
                 "ip" => Some(None),
@@ -540,8 +546,12 @@ impl Service {
             _ => None,
         };
         let Some(connection) = self.connections.get_mut(&id) else { return false };
-        let has_room = connection.identities.len() < IDENTITIES_MAX;
-        let Some(identity) = identity.filter(|_| has_room) else {
+        let known: usize = connection.identities.iter().map(|known| known.id.len()).sum();
+        let has_room = |identity: &Option<(&str, String)>| {
+            let more = identity.as_ref().map_or(0, |(_, id)| id.len());
+            known + more <= IDENTITIES_BYTES_MAX
+        };
+        let Some(identity) = identity.filter(has_room) else {
             let peer = connection.peer;
             warn!(%peer, "authentication of an unknown scheme, without a password, too long or once too often, closing");
             self.reply(id, header.xid, header.op, Err(ErrorCode::AuthFailed));
@@ -740,6 +750,11 @@ fn put_reply(out: &mut Vec<u8>, xid: i32, zxid: Zxid, answer: Result<&Response<'
     ReplyHeader { xid, zxid, error }.encode(out);
     if let Ok(response) = answer {
         response.encode(out);
+    }
+    // A length beyond this cannot be told: as where a request cannot be read.
+    if i32::try_from(out.len() - start).is_err() {
+        out.truncate(start);
+        ReplyHeader { xid, zxid, error: ErrorCode::MarshallingError.code() }.encode(out);
     }
     end_frame(out, start);
 }

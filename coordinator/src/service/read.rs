@@ -13,6 +13,10 @@ use super::watches::{ConnectionId, Modes, TooMany};
 use crate::machine::Event;
 use crate::tree::{Identity, Node, NodeId, Tree, is_permitted, mask_digests};
 
+/// Together the answers of a multiRead may be this large, or as large as a frame where that is more: as
+/// much as ZooKeeper's clients take unless they are told otherwise.
+const MULTI_READ_BYTES_MIN: usize = 4 << 20;
+
 impl Service {
     pub(super) fn read(&mut self, id: ConnectionId, xid: i32, op: i32, body: &[u8]) {
         let request = match OpCode::from_code(op) {
@@ -30,6 +34,7 @@ impl Service {
             tree: &self.machine.tree,
             session: connection.session,
             identities: &connection.identities,
+            multi_read_bytes_max: self.settings.frame_bytes_max.max(MULTI_READ_BYTES_MIN),
         };
         let mut watched = Vec::new();
         let answer = request
@@ -203,6 +208,8 @@ struct Asker<'t> {
     tree: &'t Tree,
     session: SessionId,
     identities: &'t [Identity<'static>],
+    /// A small request can ask for one large znode many times over.
+    multi_read_bytes_max: usize,
 }
 
 impl<'t> Asker<'t> {
@@ -282,9 +289,16 @@ impl<'t> Asker<'t> {
             // it says, as ZooKeeper has it.
             Request::MultiRead(requests) => {
                 let mut results = Vec::with_capacity(requests.len());
+                let mut bytes = 0;
                 for request in requests {
                     results.push(match self.answer(request, &mut Vec::new()) {
-                        Ok(Some(response)) => OpResult::Ok(request.op(), response),
+                        Ok(Some(response)) => {
+                            bytes += bytes_of(&response);
+                            if bytes > self.multi_read_bytes_max {
+                                return Err(ErrorCode::MarshallingError);
+                            }
+                            OpResult::Ok(request.op(), response)
+                        }
                         Ok(None) => OpResult::Error(ErrorCode::Unimplemented.code()),
                         Err(code) => OpResult::Error(code.code()),
                     });
@@ -298,6 +312,18 @@ impl<'t> Asker<'t> {
             _ => return Ok(None),
         }))
     }
+}
+
+/// Roughly what an answer of a multiRead takes.
+fn bytes_of(response: &Response<'_>) -> usize {
+    const REST_BYTES: usize = 80;
+    let names = |names: &[Cow<'_, str>]| names.iter().map(|name| name.len() + 4).sum::<usize>();
+    REST_BYTES
+        + match response {
+            Response::Data(data, _) => data.as_ref().map_or(0, |data| data.len()),
+            Response::Strings(all) | Response::Children2(all, _) => names(all),
+            _ => 0,
+        }
 }
 
 /// Scheme and name of an identity, without what proves it.

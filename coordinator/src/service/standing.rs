@@ -1,5 +1,7 @@
 //! Whether this server may serve, and what it knows of the others: told by the core around it.
 
+use std::collections::BTreeSet;
+
 use super::{Connection, ConnectionId, Service};
 use crate::machine::Machine;
 use elkfk_wire::jute::SessionId;
@@ -34,12 +36,9 @@ impl Service {
         });
     }
 
-    /// What was on its way to the leader may be in the log or not: those who wait for it are cut
-    /// off, which says just that. All others stay.
-    pub(crate) fn lose_proposals(&mut self) {
-        // A change of the ensemble that was decided is in the log for certain.
-        let decided: Vec<_> = self.reconfigs.iter().map(|(id, _)| *id).collect();
-        self.close_those(|id, connection| connection.waits_for_the_log() && !decided.contains(&id));
+    /// What these have asked may be in the log or not: to be cut off says just that.
+    pub(crate) fn cut_off(&mut self, those: &BTreeSet<ConnectionId>) {
+        self.close_those(|id, _| those.contains(&id));
     }
 
     /// Whether somebody waits for answers on this connection.

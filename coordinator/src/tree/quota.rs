@@ -129,7 +129,7 @@ impl Tree {
         };
         for (measure, growth) in [(COUNT, znodes), (BYTES, bytes)] {
             let limit = limits.get(measure.hard);
-            if growth != 0 && limit > -1 && used.get(measure.soft) + growth > limit {
+            if growth != 0 && limit > -1 && used.get(measure.soft).saturating_add(growth) > limit {
                 return Err(ErrorCode::QuotaExceeded);
             }
         }
@@ -146,10 +146,16 @@ impl Tree {
                 let limit = if hard > -1 { hard } else { limits.get(measure.soft) };
                 let before = used.get(measure.soft);
                 // Said once, not with every change from then on.
-                if limit > -1 && before <= limit && before + growth > limit {
+                if limit > -1 && before <= limit && before.saturating_add(growth) > limit {
                     let (path, what) = (self.path(holder), measure.soft);
                     let path = path.strip_prefix("/zookeeper/quota").unwrap_or(&path);
-                    warn!(path, what, limit, used = before + growth, "quota exceeded");
+                    warn!(
+                        path,
+                        what,
+                        limit,
+                        used = before.saturating_add(growth),
+                        "quota exceeded"
+                    );
                 }
             }
         }

@@ -105,7 +105,7 @@ fn read(text: &str) -> Result<Server> {
             }
             said if said.contains("not currently serving") => {
                 bail!(
-                    "it runs and does not serve: it knows no leader; is a majority of its ensemble up?"
+                    "it runs and does not serve: it knows no leader; is a majority of its ensemble up, and is it still a member?"
                 )
             }
             said => bail!("it is no ZooKeeper: {:?}", said.lines().next().unwrap_or_default()),

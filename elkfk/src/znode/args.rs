@@ -65,7 +65,7 @@ pub(crate) enum ZnodeCommand {
     Set {
         path: String,
         #[command(flatten)]
-        data: Data,
+        data: GivenData,
         /// Only if the data has this version
         #[arg(short, value_name = "VERSION")]
         version: Option<i32>,
@@ -108,6 +108,18 @@ pub(crate) enum ZnodeCommand {
         #[arg(short)]
         recursive: bool,
     },
+}
+
+/// The new data of a znode; "" is none.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct GivenData {
+    /// The data
+    #[arg(value_name = "DATA")]
+    pub(crate) text: Option<String>,
+    /// Takes the data from a file instead; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data_file: Option<PathBuf>,
 }
 
 /// The data of a znode.

@@ -6,6 +6,7 @@ mod tree;
 mod watch;
 
 use std::io::{IsTerminal, Read};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -14,7 +15,7 @@ use serde_json::json;
 
 use crate::say::{asideln, or_end};
 use crate::signals;
-use args::{Data, Znode, ZnodeCommand};
+use args::{Znode, ZnodeCommand};
 
 /// How long servers may take to answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,7 +42,8 @@ pub(crate) async fn run(args: Znode) -> Result<bool> {
                     asideln!("{text}");
                     Ok(false)
                 }
-                None => Err(error.context(format!("ask {at}"))),
+                None if error.is::<Error>() => Err(error.context(format!("ask {at}"))),
+                None => Err(error),
             }
         }
     }
@@ -67,7 +69,8 @@ fn not_connected(at: &str, error: &Error) -> anyhow::Error {
     match error {
         Error::AuthFailed => anyhow!("{at} refused --auth; give USER:PASSWORD"),
         error => anyhow!(
-            "{error}; is a ZooKeeper or `elkfk coordinator` running at {at}? Give another address with --zookeeper HOST:PORT"
+            "{error}; is a ZooKeeper or `elkfk coordinator` running at {at}, and a majority of its ensemble \
+             (`elkfk coordinator status --zookeeper {at}`)? Give another address with --zookeeper HOST:PORT"
         ),
     }
 }
@@ -83,6 +86,9 @@ fn answered_no(error: &Error, at: &str) -> Option<String> {
         _ => return None,
     };
     let remedy = match code {
+        ErrorCode::NoNode if is_creation(error) => {
+            "create -p creates what is missing above it, too"
+        }
         ErrorCode::NoNode => "`elkfk znode tree -L 2` shows what is there",
         ErrorCode::NodeExists => "`set` changes its data",
         ErrorCode::BadVersion => "someone has changed it; `stat` shows its version",
@@ -98,6 +104,10 @@ fn answered_no(error: &Error, at: &str) -> Option<String> {
         _ => return Some(format!("{error} ({at})")),
     };
     Some(format!("{error} ({at}); {remedy}"))
+}
+
+fn is_creation(error: &Error) -> bool {
+    matches!(error, Error::Refused { op, .. } if op.starts_with("create"))
 }
 
 fn source(error: &Error) -> String {
@@ -164,7 +174,9 @@ async fn carry_out(args: &Znode, client: &Client) -> Result<()> {
         }
         ZnodeCommand::Watch { path, count } => watch::run(client, path, *count, is_json).await?,
         ZnodeCommand::Set { path, data, version, stat: with_stat } => {
-            let stat = client.set(path, read(data)?, *version).await?;
+            let stat = client
+                .set(path, read(data.text.as_deref(), data.data_file.as_deref())?, *version)
+                .await?;
             match is_json {
                 true => print::json(&json!({ "path": path, "stat": print::stat_json(&stat) })),
                 false if *with_stat => or_end(&print::stat(&stat)),
@@ -203,7 +215,7 @@ async fn create(args: &Znode, client: &Client) -> Result<()> {
         (false, false, None) => CreateMode::Persistent,
     };
     let acl = acl.as_deref().map_or_else(|| Ok(vec![Acl::OPEN]), parse_acl)?;
-    let data = read(data)?;
+    let data = read(data.text.as_deref(), data.data_file.as_deref())?;
     if *parents
         && let Some((parent, _)) = path.rsplit_once('/').filter(|(parent, _)| !parent.is_empty())
     {
@@ -224,9 +236,9 @@ async fn create(args: &Znode, client: &Client) -> Result<()> {
     Ok(())
 }
 
-fn read(data: &Data) -> Result<Vec<u8>> {
-    let Some(file) = &data.data_file else {
-        return Ok(data.text.clone().unwrap_or_default().into_bytes());
+fn read(text: Option<&str>, file: Option<&Path>) -> Result<Vec<u8>> {
+    let Some(file) = file else {
+        return Ok(text.unwrap_or_default().as_bytes().to_vec());
     };
     let mut bytes = Vec::new();
     let limit = DATA_BYTES_MAX + 1;

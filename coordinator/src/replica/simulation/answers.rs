@@ -17,13 +17,13 @@ use elkfk_wire::jute::{
     WatchedEvent, frame_in, xid,
 };
 
-use super::checks::{COUNTER, PAIR, ephemeral_path, own_path};
+use super::checks::{COUNTER, PAIR, ephemeral_path, number, own_path};
 use super::clients::{CLIENTS, Outstanding, Sent, Watch};
 use super::*;
 
 /// Whose client was heard for so long without a gap, and answered so recently, is not over. An end
-/// that was decided before the client was heard again may take its time on a slow network (seed
-/// 25630 of this day: 7 s), so it is long.
+/// that was decided before the client was heard again may take its time on a slow network (7 s were
+/// seen), so it is long.
 const HEARD_FOR_MS: u64 = SESSION_TIMEOUT_MS as u64 + 8000;
 const ANSWERED_WITHIN_MS: u64 = 700;
 
@@ -115,6 +115,9 @@ impl World {
             self.clients[at].server
         );
         if error == Some(ErrorCode::ConnectionLoss) {
+            if let Sent::Set(value) = asked.sent {
+                self.checks.asked.remove(&(at, value));
+            }
             return;
         }
         self.clients[at].all_acknowledged += 1;
@@ -166,7 +169,6 @@ impl World {
         }
         let state = self.checks.state(zxid);
         let (own, ephemeral) = (state.znode(&own_path(at)), state.znode(&ephemeral_path(at)));
-        let number = |value: &[u8]| u64::from_be_bytes(value.try_into().unwrap());
         match &asked.sent {
             Sent::Create => {
                 assert!(matches!(error, None | Some(ErrorCode::NodeExists)), "{error:?}");

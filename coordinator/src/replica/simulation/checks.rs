@@ -1,7 +1,8 @@
 //! What must hold at every moment, whatever happens: an entry does the same everywhere and for
 //! ever, each term has one leader, the trees agree, no ephemeral outlives its session, an entry takes
 //! one zxid at most, a session number is given out once, a multi is done as a whole or not at all, and
-//! no write is done twice or after one that its client asked for later.
+//! no write is done twice, after one that its client asked for later, or without one that it asked for
+//! before on the same connection.
 //!
 //! What the tree was at each zxid is kept, so that every answer can be held against it.
 
@@ -21,6 +22,10 @@ pub(super) fn own_path(client: usize) -> String {
 
 pub(super) fn ephemeral_path(client: usize) -> String {
     format!("/e{client}")
+}
+
+pub(super) fn number(value: &[u8]) -> u64 {
+    u64::from_be_bytes(value.try_into().expect("eight bytes"))
 }
 
 fn paths() -> impl Iterator<Item = String> {
@@ -133,6 +138,8 @@ pub(super) struct Checks {
     /// The newest index anybody has applied, and its zxid.
     newest: u64,
     newest_zxid: i64,
+    /// Which numbers clients have asked for, and on which connection; without those that were refused.
+    pub(super) asked: HashMap<(usize, u64), ConnectionId>,
     states: BTreeMap<i64, State>,
     /// Of answered writes.
     writes: HashSet<i64>,
@@ -214,12 +221,24 @@ impl Checks {
         let [left, right] = PAIR.map(|path| state.znode(path).map(|znode| &znode.value));
         assert_eq!(left, right, "entry {index}: half of a multi");
         if let Some((_, before)) = self.states.last_key_value() {
-            for path in (0..clients::CLIENTS).map(own_path) {
-                // Numbers rise in the order they are asked for: none comes twice, or too late.
+            for client in 0..clients::CLIENTS {
+                let path = own_path(client);
                 let [before, after] = [before, &state].map(|state| state.znode(&path));
+                if before.map(|znode| znode.mzxid) == after.map(|znode| znode.mzxid) {
+                    continue;
+                }
+                // Numbers rise in the order they are asked for: none comes twice, or too late, and none
+                // without those before it on its connection.
+                let number = |znode: &Znode| number(&znode.value);
+                let [before, after] = [before.map(number), after.map(number)];
+                let asked = |number| self.asked.get(&(client, number));
+                let skipped = before.unwrap_or(0) + 1..after.unwrap_or(0);
                 assert!(
-                    before.map(|znode| znode.mzxid) == after.map(|znode| znode.mzxid)
-                        || before.map(|znode| &znode.value) < after.map(|znode| &znode.value),
+                    before < after
+                        && !skipped.into_iter().any(|number| {
+                            let on = asked(number);
+                            on.is_some() && on == after.and_then(asked)
+                        }),
                     "entry {index}: {path} goes from {before:?} to {after:?}"
                 );
             }

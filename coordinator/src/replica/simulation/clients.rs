@@ -140,6 +140,9 @@ impl World {
         for (sent, request) in requests {
             client.next_xid += 1;
             let xid = if sent == Sent::SetWatches { xid::SET_WATCHES } else { client.next_xid };
+            if let (Sent::Set(value), Some(connection)) = (&sent, client.connection) {
+                self.checks.asked.insert((at, *value), connection);
+            }
             client.outstanding.push_back(Outstanding { xid, sent, sent_ms: now_ms, after });
             let start = start_frame(&mut frames);
             RequestHeader { xid, op: request.op().code() }.encode(&mut frames);
