@@ -290,7 +290,7 @@ impl Config {
             if !key.is_empty() {
                 if let Some(before) = seen.insert(key.to_owned(), number) {
                     let again = format!(
-                        "{file}:{number}: {key} is given again: line {before} counts for nothing"
+                        "{file}:{number}: {key} is given again, after line {before}: the last one counts"
                     );
                     reading.config.warnings.push(again);
                 }

@@ -42,6 +42,7 @@ impl<C: Consensus> Replica<C> {
     pub(super) fn take_hello(&mut self, from: u64, hello: Hello) {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.hello = Some(hello);
+            peer.ensemble = hello.ensemble;
         }
         if self.is_foreign(from) {
             return self.meet_foreigner(from);
@@ -60,8 +61,24 @@ impl<C: Consensus> Replica<C> {
     /// Whether this server has a history that is not ours: nothing it says fits in.
     pub(super) fn is_foreign(&self, id: u64) -> bool {
         let ours = self.service.machine.ensemble_id();
-        let theirs = self.peers.get(&id).and_then(|peer| peer.hello).map_or(0, |it| it.ensemble);
+        let theirs = self.peers.get(&id).map_or(0, |peer| peer.ensemble);
         ours != 0 && theirs != 0 && ours != theirs
+    }
+
+    /// This server has come to belong to an ensemble, or to another one: the others are to know, and
+    /// what they have told may be another history.
+    pub(super) fn tell_ensemble(&mut self) {
+        let ensemble = self.service.machine.ensemble_id();
+        if ensemble == self.told_ensemble {
+            return;
+        }
+        self.told_ensemble = ensemble;
+        self.send_hello();
+        let foreign: Vec<_> =
+            self.peers.keys().copied().filter(|id| self.is_foreign(*id)).collect();
+        for id in foreign {
+            self.meet_foreigner(id);
+        }
     }
 
     /// The majority is the ensemble; who is not of it cannot go on.

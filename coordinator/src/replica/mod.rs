@@ -110,6 +110,8 @@ struct Peer {
     /// Something can be sent to it.
     is_up: bool,
     hello: Option<Hello>,
+    /// Of its newest hello, also once it is gone.
+    ensemble: u64,
     /// Told in this life of ours.
     term: Option<u64>,
     /// What came of it to the leader, that is us: of this lane, all so far.
@@ -154,6 +156,8 @@ pub(crate) struct Replica<C> {
     touched_ms: u64,
     has_empty_log: bool,
     is_joining: bool,
+    /// The ensemble that the others were told of.
+    told_ensemble: u64,
     /// Received, and to take the place of the state when the agreement says so.
     incoming: Option<Machine>,
     checkpoints: VecDeque<(u64, u64)>,
@@ -201,6 +205,7 @@ impl<C: Consensus> Replica<C> {
             touched_ms: now.steady_ms,
             is_joining: is_joining && members.voters.len() > 1,
             has_empty_log,
+            told_ensemble: service.machine.ensemble_id(),
             incoming: None,
             checkpoints: VecDeque::new(),
             proposals: Sizes::default(),
@@ -412,6 +417,7 @@ impl<C: Consensus> Replica<C> {
         if message.from() == from
             && message.to() == self.terms.id
             && message.snapshot_index() == Some(machine.index())
+            && !self.is_foreign(from)
         {
             self.incoming = Some(machine);
             self.consensus.step(message);
@@ -555,6 +561,7 @@ impl<C: Consensus> Replica<C> {
             self.propose();
         }
         self.pass_barrier();
+        self.tell_ensemble();
         self.answer_reconfigs();
         self.propose();
         std::mem::take(&mut self.work)
@@ -625,9 +632,9 @@ impl<C: Consensus> Replica<C> {
             let command = Command { time_ms: self.now.wall_ms, origin, session, action };
             let _ = self.consensus.propose(command.encode().into());
         }
+        self.outbox.park(self.service.take_proposals());
         let service = &self.service;
         self.outbox.reached(service.machine.term(), |client| service.is_connected(client));
-        self.outbox.park(self.service.take_proposals());
         if self.outbox.is_empty() {
             return;
         }

@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 use super::complaints::Complaints;
 use super::words;
 use crate::metrics;
-use crate::service::{ANSWER_BYTES_MAX, ConnectionId, cost};
+use crate::service::{ANSWER_BYTES_MAX, ConnectionId, cost_of};
 
 /// Bytes of requests one client may have unanswered; more wait in its socket.
 const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
@@ -347,25 +347,25 @@ async fn read(
     mut input: BytesMut,
 ) -> io::Result<()> {
     loop {
-        let whole = match whole_frames(&input, shared.frame_bytes_max) {
-            Ok(whole) => whole,
+        let (whole, cost) = match whole_frames(&input, shared.frame_bytes_max) {
+            Ok(found) => found,
             Err(error) => {
                 warn!(peer = %link.peer, %error, "closing");
                 return Ok(());
             }
         };
         if whole > 0 {
-            let cost = cost(&input[..whole]);
             while link.in_flight.load(Ordering::Relaxed) > IN_FLIGHT_BYTES_MAX {
                 link.room.notified().await;
             }
-            // Larger than a frame can be only by what was read with it, so never more than exists.
+            // One frame more than a client may have unanswered at the most, so never more than exists.
             let permits = shared.budget.acquire_many(cost as u32).await;
             permits.map_err(io::Error::other)?.forget();
             link.in_flight.fetch_add(cost, Ordering::Relaxed);
             let frames = input.split_to(whole).freeze();
             let frames = Input::Frames { connection, frames };
             shared.inputs.send(frames).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+            continue;
         }
         input.reserve(READ_BYTES);
         if reader.read_buf(&mut input).await? == 0 {
@@ -374,13 +374,17 @@ async fn read(
     }
 }
 
-/// Bytes of the whole frames `input` begins with.
-fn whole_frames(input: &[u8], frame_bytes_max: usize) -> Result<usize, FrameError> {
-    let mut whole = 0;
-    while let Some(frame) = frame_in(&input[whole..], frame_bytes_max)? {
+/// Bytes of the whole frames `input` begins with, and what they count for: as many as a client may have
+/// unanswered. Those after them are looked at next.
+fn whole_frames(input: &[u8], frame_bytes_max: usize) -> Result<(usize, usize), FrameError> {
+    let (mut whole, mut all) = (0, 0);
+    while all < IN_FLIGHT_BYTES_MAX
+        && let Some(frame) = frame_in(&input[whole..], frame_bytes_max)?
+    {
         whole += 4 + frame.len();
+        all += cost_of(frame);
     }
-    Ok(whole)
+    Ok((whole, all))
 }
 
 async fn write(
@@ -402,5 +406,39 @@ async fn write(
             Next::End => return writer.shutdown().await,
             Next::Wait => link.wake.notified().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::cost;
+
+    #[test]
+    fn many_small_frames_are_taken_a_share_at_a_time() {
+        // The smallest there are, and a rest.
+        let mut input = vec![0; 1 << 20];
+        input.extend([0, 0, 0, 9, 1]);
+        let mut rest = &input[..];
+        let mut shares = 0;
+        loop {
+            let (whole, all) = whole_frames(rest, 1 << 20).unwrap();
+            if whole == 0 {
+                break;
+            }
+            assert_eq!(all, cost(&rest[..whole]));
+            assert!(all < IN_FLIGHT_BYTES_MAX + cost_of(&[]), "{all}");
+            rest = &rest[whole..];
+            shares += 1;
+        }
+        assert_eq!((rest.len(), shares > 50), (5, true));
+    }
+
+    #[test]
+    fn a_large_frame_is_taken_whole() {
+        let mut input = (3u32 << 20).to_be_bytes().to_vec();
+        input.resize(4 + (3 << 20), 1);
+        let whole = whole_frames(&input, 4 << 20).unwrap();
+        assert_eq!(whole, (input.len(), cost(&input)));
     }
 }

@@ -75,18 +75,23 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 1 << 20;
 const READS_WAITING_MAX: usize = 16;
 /// Znodes one sweep may delete; ZooKeeper takes as many a minute.
 const SWEPT_AT_ONCE_MAX: usize = 10_000;
-/// What one connection may authenticate as, in bytes of all names together: all of it goes into the log
-/// with each of its writes.
-const IDENTITIES_BYTES_MAX: usize = 1024;
+/// What one connection may authenticate as takes so many bytes in all: it goes into the log with each
+/// of its writes.
+const IDENTITIES_BYTES_MAX: usize = 512;
 /// What a request counts for beside its own bytes: it is remembered until it is answered, and a write
-/// goes its way with who asks for it.
+/// goes its way with who asks for it, which takes up to twice as much and is far less as a rule.
 const REQUEST_OVERHEAD_BYTES: usize = 256;
 
-/// What whole frames, length prefixes included, count for until they are answered.
+/// What the request in a frame counts for until it is answered.
+pub(crate) fn cost_of(frame: &[u8]) -> usize {
+    4 + frame.len() + REQUEST_OVERHEAD_BYTES
+}
+
+/// The same of whole frames, length prefixes included.
 pub(crate) fn cost(mut frames: &[u8]) -> usize {
     let mut cost = 0;
     while let Ok(Some(frame)) = frame_in(frames, usize::MAX) {
-        cost += 4 + frame.len() + REQUEST_OVERHEAD_BYTES;
+        cost += cost_of(frame);
         frames = &frames[4 + frame.len()..];
     }
     cost
@@ -439,7 +444,7 @@ impl Service {
             return false;
         };
         let body = frame.slice_ref(reader.rest());
-        let bytes = 4 + frame.len() + REQUEST_OVERHEAD_BYTES;
+        let bytes = cost_of(frame);
         match OpCode::from_code(header.op) {
             Some(OpCode::Ping) => {
                 // Ahead of everything that waits: it says that this server is there.
@@ -546,10 +551,14 @@ impl Service {
             _ => None,
         };
         let Some(connection) = self.connections.get_mut(&id) else { return false };
-        let known: usize = connection.identities.iter().map(|known| known.id.len()).sum();
+        // As a command has them, with their lengths.
+        let size = |scheme: &str, id: &str| 8 + scheme.len() + id.len();
+        let known = &connection.identities;
         let has_room = |identity: &Option<(&str, String)>| {
-            let more = identity.as_ref().map_or(0, |(_, id)| id.len());
-            known + more <= IDENTITIES_BYTES_MAX
+            let Some((scheme, id)) = identity else { return true };
+            let taken: usize = known.iter().map(|known| size(&known.scheme, &known.id)).sum();
+            known.iter().any(|known| known.scheme == *scheme && known.id == *id)
+                || taken + size(scheme, id) <= IDENTITIES_BYTES_MAX
         };
         let Some(identity) = identity.filter(has_room) else {
             let peer = connection.peer;
@@ -637,12 +646,12 @@ impl Service {
         let zxid = if xid == xid::AUTH { Zxid(0) } else { self.machine.zxid() };
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let before = connection.out.len();
-        put_reply(&mut connection.out, xid, zxid, answer);
+        let is_done = put_reply(&mut connection.out, xid, zxid, answer);
         self.report.answers.add(connection.out.len() - before - 4);
         connection.report.sent += 1;
         connection.report.last_zxid = zxid;
         self.report.sent += 1;
-        metrics::answered(op, answer.is_ok());
+        metrics::answered(op, is_done);
         self.mark_dirty(id);
     }
 
@@ -743,8 +752,13 @@ impl Service {
     }
 }
 
-/// One frame: a reply with its record, or with its error.
-fn put_reply(out: &mut Vec<u8>, xid: i32, zxid: Zxid, answer: Result<&Response<'_>, ErrorCode>) {
+/// One frame: a reply with its record, or with its error. Whether it tells of success.
+fn put_reply(
+    out: &mut Vec<u8>,
+    xid: i32,
+    zxid: Zxid,
+    answer: Result<&Response<'_>, ErrorCode>,
+) -> bool {
     let start = start_frame(out);
     let error = answer.err().map_or(0, ErrorCode::code);
     ReplyHeader { xid, zxid, error }.encode(out);
@@ -752,11 +766,13 @@ fn put_reply(out: &mut Vec<u8>, xid: i32, zxid: Zxid, answer: Result<&Response<'
         response.encode(out);
     }
     // A length beyond this cannot be told: as where a request cannot be read.
-    if i32::try_from(out.len() - start).is_err() {
+    let is_sayable = i32::try_from(out.len() - start).is_ok();
+    if !is_sayable {
         out.truncate(start);
         ReplyHeader { xid, zxid, error: ErrorCode::MarshallingError.code() }.encode(out);
     }
     end_frame(out, start);
+    is_sayable && answer.is_ok()
 }
 
 #[cfg(test)]

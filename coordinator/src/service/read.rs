@@ -50,12 +50,13 @@ impl Service {
         if let Some(answer) = answer.transpose() {
             let zxid = self.machine.zxid();
             let before = connection.out.len();
-            super::put_reply(&mut connection.out, xid, zxid, answer.as_ref().map_err(|code| *code));
+            let answer = answer.as_ref().map_err(|code| *code);
+            let is_done = super::put_reply(&mut connection.out, xid, zxid, answer);
             self.report.answers.add(connection.out.len() - before - 4);
             connection.report.sent += 1;
             connection.report.last_zxid = zxid;
             self.report.sent += 1;
-            crate::metrics::answered(op, answer.is_ok());
+            crate::metrics::answered(op, is_done);
             self.mark_dirty(id);
             return;
         }
