@@ -122,7 +122,7 @@ fn say(addr: SocketAddr, word: &str) -> std::io::Result<String> {
 }
 
 /// Waits until the ZooKeeper at `addr` has forgotten broker 0, which was killed: until its session
-/// ends, a new one of its number finds it registered, and gives up.
+/// ends, a new one of its number finds it registered, and gives up. The word `dump` must be allowed there.
 pub fn wait_until_broker_is_forgotten(addr: SocketAddr) -> Result<()> {
     let begun = Instant::now();
     loop {

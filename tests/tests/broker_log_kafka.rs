@@ -244,7 +244,8 @@ async fn a_log_directory_changes_hands_both_ways() {
         return;
     }
     let root = tempfile::tempdir().unwrap();
-    let zookeeper = peers::zookeeper(&root.path().join("zk"), "").unwrap();
+    let zookeeper =
+        peers::zookeeper(&root.path().join("zk"), "4lw.commands.whitelist=srvr,dump").unwrap();
     let place = root.path().join("kafka");
     let start = || {
         peers::wait_until_broker_is_forgotten(zookeeper.addr).unwrap();
@@ -392,7 +393,8 @@ async fn elkfk_and_kafka_take_turns_as_the_same_broker() {
         return;
     }
     let root = tempfile::tempdir().unwrap();
-    let zookeeper = peers::zookeeper(&root.path().join("zk"), "").unwrap();
+    let zookeeper =
+        peers::zookeeper(&root.path().join("zk"), "4lw.commands.whitelist=srvr,dump").unwrap();
     let zookeeper_addr = zookeeper.addr.to_string();
     let place = root.path().join("kafka");
     let port = elkfk_tests::free_port();

@@ -399,7 +399,8 @@ async fn begin_anew() -> Result<()> {
     // Who has the old history ends and says what to do; the others do not listen to it.
     ensemble.start_again(0)?;
     until(&ensemble, "the old server ends", || {
-        ensemble.output(0).contains("have begun another ensemble") && !ensemble.is_running(0)
+        let said = ensemble.output(0);
+        said.contains("have begun another ensemble") && said.contains("coordinator stopped")
     })
     .await?;
     ensure!(writer.exists("/first").await?.is_none() && writer.exists("/second").await?.is_some());
