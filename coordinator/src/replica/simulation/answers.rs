@@ -115,9 +115,6 @@ impl World {
             self.clients[at].server
         );
         if error == Some(ErrorCode::ConnectionLoss) {
-            if let Sent::Set(value) = asked.sent {
-                self.checks.asked.remove(&(at, value));
-            }
             return;
         }
         self.clients[at].all_acknowledged += 1;
