@@ -191,13 +191,16 @@ impl<D: Disk> Wal<D> {
         let mut recovered = Recovered::default();
         let mut skipped = Vec::new();
         let mut records = 0;
+        // What is before a segment that goes on from the snapshot, or from below, only waits to be purged:
+        // it ends there, or a snapshot that was received has taken its place, whatever it held.
+        let needed = found.iter().rposition(|((_, first), _)| *first <= snapshot_index + 1);
         for at in 0..found.len() {
             let ((sequence, _), name) = &found[at];
-            // Whole segments below the snapshot only wait to be purged.
-            if let Some(((next_sequence, next_first), _)) = found.get(at + 1)
-                && *next_first <= snapshot_index + 1
+            if at < needed.unwrap_or(0)
+                && let Some(((next_sequence, next_first), _)) = found.get(at + 1)
             {
-                wal.segments.push_back(Segment { name: name.clone(), last_index: next_first - 1 });
+                let last_index = (next_first - 1).min(snapshot_index);
+                wal.segments.push_back(Segment { name: name.clone(), last_index });
                 skipped.push((wal.next_sequence, name));
                 wal.next_sequence = *next_sequence;
                 continue;

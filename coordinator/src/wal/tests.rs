@@ -268,6 +268,24 @@ fn a_promise_outlives_a_crash_right_after_a_segment_was_begun() {
 }
 
 #[test]
+fn a_promise_outlives_a_crash_right_after_a_snapshot_was_received() {
+    // Three entries nobody else has, and a promise in the segment after them.
+    let (disk, mut wal) = filled(3);
+    wal.start_segment(4).unwrap();
+    let vote = Vote { term: 9, vote: 2, commit: 1 };
+    wal.append(&[Batch { vote, entries: Vec::new(), restored: None }]).unwrap();
+    // A snapshot up to entry 2 takes their place; a crash leaves it before the first record.
+    wal.start_segment(3).unwrap();
+    drop(wal);
+    disk.lose_power();
+    let (mut wal, recovered) = open(&disk, 2).unwrap();
+    assert_eq!((recovered.vote, recovered.entries.len()), (vote, 0));
+    // And it goes on from there.
+    wal.append(&[batch(3, &[5])]).unwrap();
+    assert_eq!(indices(&open(&disk, 2).unwrap().1), [3]);
+}
+
+#[test]
 fn what_was_written_over_below_a_snapshot_does_not_come_back() {
     let disk = SimulatedDisk::new(1);
     let (mut wal, _) = open(&disk, 0).unwrap();
