@@ -1,5 +1,6 @@
 //! One box alone, with its ancestor's configuration file.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -10,8 +11,12 @@ use crate::files;
 use crate::say::sayln;
 use crate::signals::asked_to_stop;
 
-fn say(name: &str, at: impl std::fmt::Display) {
-    sayln!("{name:<12} {at:<26} ready");
+fn say(name: &str, at: impl Display) {
+    say_how(name, at, "ready");
+}
+
+fn say_how(name: &str, at: impl Display, how: impl Display) {
+    sayln!("{name:<12} {at:<26} {how}");
 }
 
 /// Runs until Ctrl-C or the failure of the box; then `stop` is awaited.
@@ -39,14 +44,11 @@ pub(crate) async fn coordinator(file: &Path) -> Result<()> {
     // From the file, as `myid` is read beside it.
     let config = elkfk_coordinator::Config::from_file(file)?;
     let running = elkfk_coordinator::start(config).await.context("start coordinator")?;
-    match running.waits_for_a_majority() {
-        true => sayln!(
-            "{:<12} {:<26} serves while a majority of its servers runs: elkfk coordinator status",
-            "coordinator",
-            running.local_addr()
-        ),
-        false => say("coordinator", running.local_addr()),
-    }
+    let how = match running.waits_for_a_majority() {
+        true => "serves while a majority of its servers runs: elkfk coordinator status",
+        false => "ready",
+    };
+    say_how("coordinator", running.local_addr(), how);
     until_stopped!("coordinator", running)
 }
 
@@ -88,7 +90,7 @@ pub(crate) async fn sink(args: args::Sink) -> Result<()> {
     let running = elkfk_sink::start(config).await.context("start sink")?;
     match running.api_addr() {
         Some(api) => {
-            sayln!("{:<12} {:<26} ready     api http://{api}", "sink", names(&args.config))
+            say_how("sink", names(&args.config), format_args!("ready     api http://{api}"))
         }
         None => say("sink", names(&args.config)),
     }

@@ -4,7 +4,7 @@
 //! `ELKFK_PEERS` (default `~/.cache/elkfk-peers`). Where one is absent the test that needs it says so
 //! and is counted as skipped; under `ELKFK_REQUIRE_PEERS=1` that is a failure.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::process::Process;
+use crate::raw::say;
 use crate::{free_port, workspace};
 
 /// How long an ancestor may take to start on a busy machine.
@@ -108,17 +109,7 @@ pub(crate) fn small_heap(command: &mut Command, variable: &str, value: &str) {
 
 /// What a ZooKeeper at `addr` says to the four-letter word `srvr`; empty when it does not answer.
 pub fn srvr(addr: SocketAddr) -> String {
-    say(addr, "srvr").unwrap_or_default()
-}
-
-fn say(addr: SocketAddr, word: &str) -> std::io::Result<String> {
-    use std::io::{Read, Write};
-    let mut socket = TcpStream::connect_timeout(&addr, Duration::from_millis(200))?;
-    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-    socket.write_all(word.as_bytes())?;
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer)?;
-    Ok(answer)
+    say(addr, "srvr")
 }
 
 /// Waits until the ZooKeeper at `addr` has forgotten broker 0, which was killed: until its session
@@ -126,7 +117,7 @@ fn say(addr: SocketAddr, word: &str) -> std::io::Result<String> {
 pub fn wait_until_broker_is_forgotten(addr: SocketAddr) -> Result<()> {
     let begun = Instant::now();
     loop {
-        let text = say(addr, "dump").context("ask ZooKeeper for its sessions")?;
+        let text = say(addr, "dump");
         ensure!(text.contains("phemeral"), "no answer to dump: {text}");
         if !text.contains("/brokers/ids/0") {
             return Ok(());

@@ -48,7 +48,7 @@ async fn every_record_once_while_threads_come_and_go() {
 
     let bootstrap = boxes.bootstrap();
     let elasticsearch = store.local_addr().to_string();
-    scale(&dir.path(), &bootstrap, &elasticsearch).await;
+    scale(&dir.path(), &bootstrap, &elasticsearch, 0).await;
 
     store.stop().await;
     boxes.stop().await;
@@ -63,10 +63,12 @@ async fn every_record_once_between_a_real_kafka_and_a_real_elasticsearch() {
     let dir = TestDir::new();
     let kafka = Kafka::start(&dir.path());
     let elastic = peers::elasticsearch(&dir.path().join("elasticsearch"), &[]).unwrap();
-    scale(&dir.path(), &kafka.bootstrap, &elastic.addr.to_string()).await;
+    // On an overloaded machine one record of 55,323 came twice, the cause is not found.
+    scale(&dir.path(), &kafka.bootstrap, &elastic.addr.to_string(), 2).await;
 }
 
-async fn scale(dir: &Path, bootstrap: &str, elasticsearch: &str) {
+/// At most `twice_max` records may be read twice, of which the index keeps one.
+async fn scale(dir: &Path, bootstrap: &str, elasticsearch: &str, twice_max: u64) {
     let client = Client::new(elkfk_broker_client::Config::to(bootstrap));
     let topic = NewTopic {
         name: TOPIC.into(),
@@ -143,12 +145,10 @@ async fn scale(dir: &Path, bootstrap: &str, elasticsearch: &str) {
     for name in ["dead_letters", "lost", "skipped", "dropped", "bulks_in_flight"] {
         assert_eq!(told[name], 0, "{name}: {told}");
     }
-    // Each consumer that went had what it read acknowledged and committed: nobody read it again. On a
-    // real Kafka and an overloaded machine one record of 55,323 came twice, the cause is not found;
-    // the index kept one. It must not become a habit.
+    // Each consumer that went had what it read acknowledged and committed: nobody read it again.
     let number = |name: &str| told[name].as_u64().unwrap();
     assert_eq!(number("delivered"), count + number("already_there"), "{told}");
-    assert!(number("already_there") <= 2, "{told}");
+    assert!(number("already_there") <= twice_max, "{told}");
     assert_eq!(told["group"], json!([GROUP]));
     assert_eq!(told["topics"], json!([TOPIC]));
 

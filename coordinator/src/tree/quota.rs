@@ -145,17 +145,12 @@ impl Tree {
                 let hard = limits.get(measure.hard);
                 let limit = if hard > -1 { hard } else { limits.get(measure.soft) };
                 let before = used.get(measure.soft);
+                let after = before.saturating_add(growth);
                 // Said once, not with every change from then on.
-                if limit > -1 && before <= limit && before.saturating_add(growth) > limit {
+                if limit > -1 && before <= limit && after > limit {
                     let (path, what) = (self.path(holder), measure.soft);
                     let path = path.strip_prefix("/zookeeper/quota").unwrap_or(&path);
-                    warn!(
-                        path,
-                        what,
-                        limit,
-                        used = before.saturating_add(growth),
-                        "quota exceeded"
-                    );
+                    warn!(path, what, limit, used = after, "quota exceeded");
                 }
             }
         }

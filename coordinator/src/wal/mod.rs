@@ -193,10 +193,11 @@ impl<D: Disk> Wal<D> {
         let mut records = 0;
         // What is before a segment that goes on from the snapshot, or from below, only waits to be purged:
         // it ends there, or a snapshot that was received has taken its place, whatever it held.
-        let needed = found.iter().rposition(|((_, first), _)| *first <= snapshot_index + 1);
+        let needed =
+            found.iter().rposition(|((_, first), _)| *first <= snapshot_index + 1).unwrap_or(0);
         for at in 0..found.len() {
             let ((sequence, _), name) = &found[at];
-            if at < needed.unwrap_or(0)
+            if at < needed
                 && let Some(((next_sequence, next_first), _)) = found.get(at + 1)
             {
                 let last_index = (next_first - 1).min(snapshot_index);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 #[derive(Debug, Args)]
 pub(crate) struct Znode {
@@ -62,10 +62,11 @@ pub(crate) enum ZnodeCommand {
         count: Option<u64>,
     },
     /// Changes the data
+    #[command(group = ArgGroup::new("given").args(["text", "data_file"]).required(true))]
     Set {
         path: String,
         #[command(flatten)]
-        data: GivenData,
+        data: Data,
         /// Only if the data has this version
         #[arg(short, value_name = "VERSION")]
         version: Option<i32>,
@@ -110,23 +111,11 @@ pub(crate) enum ZnodeCommand {
     },
 }
 
-/// The new data of a znode; "" is none.
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub(crate) struct GivenData {
-    /// The data
-    #[arg(value_name = "DATA")]
-    pub(crate) text: Option<String>,
-    /// Takes the data from a file instead; - is standard input
-    #[arg(long, value_name = "FILE")]
-    pub(crate) data_file: Option<PathBuf>,
-}
-
 /// The data of a znode.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 pub(crate) struct Data {
-    /// The data; without, it is empty
+    /// The data; "" is none, as is nothing for a znode that is created
     #[arg(value_name = "DATA")]
     pub(crate) text: Option<String>,
     /// Takes the data from a file instead; - is standard input

@@ -6,7 +6,6 @@ mod tree;
 mod watch;
 
 use std::io::{IsTerminal, Read};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -15,7 +14,7 @@ use serde_json::json;
 
 use crate::say::{asideln, or_end};
 use crate::signals;
-use args::{Znode, ZnodeCommand};
+use args::{Data, Znode, ZnodeCommand};
 
 /// How long servers may take to answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -174,9 +173,7 @@ async fn carry_out(args: &Znode, client: &Client) -> Result<()> {
         }
         ZnodeCommand::Watch { path, count } => watch::run(client, path, *count, is_json).await?,
         ZnodeCommand::Set { path, data, version, stat: with_stat } => {
-            let stat = client
-                .set(path, read(data.text.as_deref(), data.data_file.as_deref())?, *version)
-                .await?;
+            let stat = client.set(path, read(data)?, *version).await?;
             match is_json {
                 true => print::json(&json!({ "path": path, "stat": print::stat_json(&stat) })),
                 false if *with_stat => or_end(&print::stat(&stat)),
@@ -215,7 +212,7 @@ async fn create(args: &Znode, client: &Client) -> Result<()> {
         (false, false, None) => CreateMode::Persistent,
     };
     let acl = acl.as_deref().map_or_else(|| Ok(vec![Acl::OPEN]), parse_acl)?;
-    let data = read(data.text.as_deref(), data.data_file.as_deref())?;
+    let data = read(data)?;
     if *parents
         && let Some((parent, _)) = path.rsplit_once('/').filter(|(parent, _)| !parent.is_empty())
     {
@@ -236,9 +233,9 @@ async fn create(args: &Znode, client: &Client) -> Result<()> {
     Ok(())
 }
 
-fn read(text: Option<&str>, file: Option<&Path>) -> Result<Vec<u8>> {
-    let Some(file) = file else {
-        return Ok(text.unwrap_or_default().as_bytes().to_vec());
+fn read(data: &Data) -> Result<Vec<u8>> {
+    let Some(file) = &data.data_file else {
+        return Ok(data.text.clone().unwrap_or_default().into_bytes());
     };
     let mut bytes = Vec::new();
     let limit = DATA_BYTES_MAX + 1;
