@@ -12,7 +12,7 @@ use elkfk_wire::jute::{Acl, Reader, SessionId, Zxid};
 use super::log::adler32;
 use super::state::State;
 use super::{ImportError, Malformed, files};
-use crate::tree::PlainNode;
+use crate::tree::{PersistedStat, PlainNode};
 
 const MAGIC: &[u8; 4] = b"ZKSN";
 const VERSION: i32 = 2;
@@ -56,15 +56,17 @@ pub(super) fn decode(bytes: &[u8], zxid: Zxid) -> Result<State, Malformed> {
         let node = PlainNode {
             data,
             acl: acl.clone(),
-            czxid: Zxid(reader.i64()?),
-            mzxid: Zxid(reader.i64()?),
-            ctime_ms: reader.i64()?,
-            mtime_ms: reader.i64()?,
-            version: reader.i32()?,
-            creations: reader.i32()?,
-            aversion: reader.i32()?,
-            owner: SessionId(reader.i64()?),
-            pzxid: Zxid(reader.i64()?),
+            stat: PersistedStat {
+                czxid: Zxid(reader.i64()?),
+                mzxid: Zxid(reader.i64()?),
+                ctime_ms: reader.i64()?,
+                mtime_ms: reader.i64()?,
+                version: reader.i32()?,
+                creations: reader.i32()?,
+                aversion: reader.i32()?,
+                owner: SessionId(reader.i64()?),
+                pzxid: Zxid(reader.i64()?),
+            },
         };
         state.put(path, node).map_err(Malformed::Other)?;
     }

@@ -11,7 +11,7 @@ use elkfk_wire::jute::{Acl, OpCode, Reader, SessionId, Zxid, check_path, perms};
 
 use super::Malformed;
 use super::log::Header;
-use crate::tree::{CONTAINER_OWNER, PlainNode};
+use crate::tree::{CONTAINER_OWNER, PersistedStat, PlainNode};
 
 /// The type of a transaction that failed.
 const ERROR: i32 = -1;
@@ -55,15 +55,10 @@ impl State {
             self.nodes.entry(path.to_owned()).or_insert_with(|| PlainNode {
                 data: Some(Box::default()),
                 acl: Arc::from([Acl { perms, ..Acl::OPEN }]),
-                czxid: Zxid(0),
-                mzxid: Zxid(0),
-                pzxid: Zxid(0),
-                ctime_ms: 0,
-                mtime_ms: 0,
-                version: 0,
-                creations: 0,
-                aversion: if is_open { 0 } else { -1 },
-                owner: SessionId(0),
+                stat: PersistedStat {
+                    aversion: if is_open { 0 } else { -1 },
+                    ..PersistedStat::default()
+                },
             });
         }
     }
@@ -82,8 +77,8 @@ impl State {
                 return Err(format!("{path:?} has no parent {parent:?}"));
             }
         }
-        if is_session(node.owner) {
-            self.ephemerals.entry(node.owner).or_default().insert(path.to_owned());
+        if is_session(node.stat.owner) {
+            self.ephemerals.entry(node.stat.owner).or_default().insert(path.to_owned());
         }
         self.nodes.insert(path.to_owned(), node);
         Ok(())
@@ -140,8 +135,8 @@ impl State {
                 match self.nodes.get_mut(stored(path)) {
                     Some(node) => {
                         node.data = data.map(Box::from);
-                        (node.version, node.mzxid) = (version, header.zxid);
-                        node.mtime_ms = header.time_ms;
+                        (node.stat.version, node.stat.mzxid) = (version, header.zxid);
+                        node.stat.mtime_ms = header.time_ms;
                     }
                     None => self.ignored += 1,
                 }
@@ -152,7 +147,7 @@ impl State {
                 let acl = read_acl(&mut reader)?;
                 let version = reader.i32()?;
                 match self.nodes.get_mut(stored(path)) {
-                    Some(node) => (node.acl, node.aversion) = (acl, version),
+                    Some(node) => (node.acl, node.stat.aversion) = (acl, version),
                     None => self.ignored += 1,
                 }
                 Ok(())
@@ -191,44 +186,41 @@ impl State {
             return Ok(());
         };
         let creations =
-            creations.filter(|count| *count != -1).unwrap_or(above.creations.wrapping_add(1));
-        if creations > above.creations {
-            above.creations = creations;
-            above.pzxid = above.pzxid.max(header.zxid);
+            creations.filter(|count| *count != -1).unwrap_or(above.stat.creations.wrapping_add(1));
+        if creations > above.stat.creations {
+            above.stat.creations = creations;
+            above.stat.pzxid = above.stat.pzxid.max(header.zxid);
         }
         if self.nodes.contains_key(path) {
             self.ignored += 1;
             return Ok(());
         }
         let (zxid, time_ms) = (header.zxid, header.time_ms);
-        let node = PlainNode {
-            data,
-            acl,
+        let stat = PersistedStat {
             czxid: zxid,
             mzxid: zxid,
             pzxid: zxid,
             ctime_ms: time_ms,
             mtime_ms: time_ms,
-            version: 0,
-            creations: 0,
-            aversion: 0,
             owner,
+            ..PersistedStat::default()
         };
+        let node = PlainNode { data, acl, stat };
         self.put(path, node).map_err(Malformed::Other)
     }
 
     fn delete(&mut self, path: &str, zxid: Zxid) {
         if let Some(above) = self.nodes.get_mut(parent(path)) {
-            above.pzxid = above.pzxid.max(zxid);
+            above.stat.pzxid = above.stat.pzxid.max(zxid);
         }
         let Some(node) = self.nodes.remove(path) else {
             self.ignored += 1;
             return;
         };
-        if let Some(paths) = self.ephemerals.get_mut(&node.owner) {
+        if let Some(paths) = self.ephemerals.get_mut(&node.stat.owner) {
             paths.remove(path);
             if paths.is_empty() {
-                self.ephemerals.remove(&node.owner);
+                self.ephemerals.remove(&node.stat.owner);
             }
         }
     }

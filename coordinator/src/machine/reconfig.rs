@@ -25,7 +25,7 @@ pub(crate) struct Ensemble {
 impl Ensemble {
     /// What the znode says; `None` where it says nothing.
     pub(super) fn of(tree: &Tree) -> Option<Self> {
-        let text = str::from_utf8(tree.get(CONFIG_PATH)?.data.as_deref()?).ok()?;
+        let text = str::from_utf8(tree.get(CONFIG_PATH)?.data()?).ok()?;
         let mut ensemble = Self { servers: Vec::new(), version: 0 };
         for line in text.lines() {
             match line.split_once('=')? {
@@ -108,7 +108,7 @@ impl Machine {
         // From the first change on it is known what the agreement has to follow from.
         self.members = Some(followed);
         let node = self.tree.node(id);
-        let data = node.data.as_deref().map(|data| Cow::Owned(data.to_vec()));
+        let data = node.data().map(|data| Cow::Owned(data.to_vec()));
         Ok(Response::Data(data, node.stat()))
     }
 }

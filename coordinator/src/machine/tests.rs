@@ -305,7 +305,7 @@ fn a_quota_counts_what_is_below_it_and_refuses_where_it_is_enforced() {
     };
     let used = |bench: &Bench| {
         let stats = bench.machine.tree.get("/zookeeper/quota/a/zookeeper_stats").unwrap();
-        String::from_utf8(stats.data.clone().unwrap().into()).unwrap()
+        String::from_utf8(stats.data().unwrap().to_vec()).unwrap()
     };
     make(&mut bench, "/a", "123").unwrap();
     make(&mut bench, "/a/b", "45").unwrap();

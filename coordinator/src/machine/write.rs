@@ -150,7 +150,7 @@ fn create(
     let parent = tree.find(parent).ok_or(ErrorCode::NoNode)?;
     permit(tree.node(parent), perms::CREATE, asked)?;
     let path = match is_sequential {
-        true => Cow::Owned(format!("{path}{:010}", tree.node(parent).creations)),
+        true => Cow::Owned(format!("{path}{:010}", tree.node(parent).creations())),
         false => Cow::Borrowed(path.as_ref()),
     };
     check_path(&path).map_err(|_| ErrorCode::BadArguments)?;

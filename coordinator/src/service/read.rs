@@ -159,7 +159,7 @@ impl Service {
         for path in child {
             match tree.get(path) {
                 None => events.push((EventKind::Deleted, path)),
-                Some(node) if node.pzxid > relative => {
+                Some(node) if node.pzxid() > relative => {
                     events.push((EventKind::ChildrenChanged, path));
                 }
                 Some(_) => self.watches.add(Modes::CHILD, path, id)?,
@@ -228,7 +228,7 @@ impl<'t> Asker<'t> {
     }
 
     fn children(&self, id: NodeId) -> Vec<Cow<'t, str>> {
-        self.tree.children(id).map(|id| Cow::Borrowed(&*self.tree.node(id).name)).collect()
+        self.tree.children(id).map(|id| Cow::Borrowed(self.tree.node(id).name())).collect()
     }
 
     /// The answer to a read of the tree, with the watches it sets; `None` for what is no such read.
@@ -254,7 +254,7 @@ impl<'t> Asker<'t> {
             Request::GetData { path, watch: is_watched } => {
                 let (_, node) = self.readable(path)?;
                 watch(is_watched, Modes::DATA, path);
-                Response::Data(node.data.as_deref().map(Cow::Borrowed), node.stat())
+                Response::Data(node.data().map(Cow::Borrowed), node.stat())
             }
             Request::GetChildren { path, watch: is_watched } => {
                 let (id, _) = self.readable(path)?;
@@ -274,7 +274,7 @@ impl<'t> Asker<'t> {
                 Response::Acl(mask_digests(&node.acl, self.identities), node.stat())
             }
             Request::GetAllChildrenNumber { path } => {
-                Response::Number(self.readable(path)?.1.descendants as i32)
+                Response::Number(self.readable(path)?.1.descendants() as i32)
             }
             // By the text of the path, whatever that cuts through, as ZooKeeper does.
             Request::GetEphemerals { prefix } => {

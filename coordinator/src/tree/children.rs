@@ -12,15 +12,15 @@ const CHUNK_MAX: usize = 512;
 /// A chunk this small joins a neighbour that has room.
 const CHUNK_MIN: usize = 64;
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Children {
     /// None is empty.
     chunks: Vec<Vec<NodeId>>,
     len: usize,
 }
 
-fn name(table: &Table, id: NodeId) -> &str {
-    table.get(id).map_or("", |node| &node.name)
+fn name(table: &Table, id: NodeId) -> &[u8] {
+    table.get(id).map_or(b"", |node| node.name_bytes())
 }
 
 impl Children {
@@ -33,7 +33,7 @@ impl Children {
     }
 
     /// The chunk a name belongs to, and its place there or where it would be.
-    fn search(&self, table: &Table, wanted: &str) -> (usize, Result<usize, usize>) {
+    fn search(&self, table: &Table, wanted: &[u8]) -> (usize, Result<usize, usize>) {
         let after = self.chunks.partition_point(|chunk| name(table, chunk[0]) <= wanted);
         let at = after.saturating_sub(1);
         let place = self
@@ -43,13 +43,13 @@ impl Children {
         (at, place)
     }
 
-    pub(super) fn find(&self, table: &Table, wanted: &str) -> Option<NodeId> {
+    pub(super) fn find(&self, table: &Table, wanted: &[u8]) -> Option<NodeId> {
         let (chunk, place) = self.search(table, wanted);
         place.ok().map(|place| self.chunks[chunk][place])
     }
 
     /// `false` where the name is taken.
-    pub(super) fn insert(&mut self, table: &Table, wanted: &str, id: NodeId) -> bool {
+    pub(super) fn insert(&mut self, table: &Table, wanted: &[u8], id: NodeId) -> bool {
         let (at, place) = self.search(table, wanted);
         let Err(place) = place else { return false };
         self.len += 1;
@@ -73,12 +73,14 @@ impl Children {
         true
     }
 
-    pub(super) fn remove(&mut self, table: &Table, wanted: &str) {
+    pub(super) fn remove(&mut self, table: &Table, wanted: &[u8]) {
         let (at, Ok(place)) = self.search(table, wanted) else { return };
         self.len -= 1;
         let chunk = &mut self.chunks[at];
         chunk.remove(place);
-        if chunk.is_empty() {
+        if self.len == 0 {
+            self.chunks = Vec::new();
+        } else if chunk.is_empty() {
             self.chunks.remove(at);
         } else if chunk.len() < CHUNK_MIN {
             let has_room = |chunk: Option<&Vec<_>>| chunk.is_some_and(|c| c.len() < CHUNK_MAX / 2);

@@ -12,7 +12,8 @@ use elkfk_wire::jute::{
     Acl, DecodeError, Reader, SessionId, Zxid, put_buffer, put_i32, put_i64, put_string,
 };
 
-use super::{Node, NodeId, Tree};
+use super::node::{Node, PersistedStat, Text};
+use super::{NodeId, Tree};
 
 /// Why bytes are no image of a tree.
 #[derive(Debug, thiserror::Error)]
@@ -32,16 +33,7 @@ pub enum ImageError {
 pub(crate) struct PlainNode {
     pub(crate) data: Option<Box<[u8]>>,
     pub(crate) acl: Arc<[Acl<'static>]>,
-    pub(crate) czxid: Zxid,
-    pub(crate) mzxid: Zxid,
-    pub(crate) pzxid: Zxid,
-    pub(crate) ctime_ms: i64,
-    pub(crate) mtime_ms: i64,
-    pub(crate) version: i32,
-    /// ZooKeeper stores it as cversion.
-    pub(crate) creations: i32,
-    pub(crate) aversion: i32,
-    pub(crate) owner: SessionId,
+    pub(crate) stat: PersistedStat,
 }
 
 /// An image being written.
@@ -78,19 +70,20 @@ impl ImageWriter {
         let out = &mut self.bytes;
         put_i32(out, id as i32);
         put_i32(out, node.parent as i32);
-        put_string(out, &node.name);
-        put_buffer(out, node.data.as_deref());
+        put_string(out, node.name());
+        put_buffer(out, node.data());
         put_i32(out, node.acl.len() as i32);
         node.acl.iter().for_each(|acl| acl.encode(out));
-        for zxid in [node.czxid, node.mzxid, node.pzxid] {
+        let stat = node.persisted();
+        for zxid in [stat.czxid, stat.mzxid, stat.pzxid] {
             put_i64(out, zxid.0);
         }
-        put_i64(out, node.ctime_ms);
-        put_i64(out, node.mtime_ms);
-        put_i32(out, node.version);
-        put_i32(out, node.creations);
-        put_i32(out, node.aversion);
-        put_i64(out, node.owner.0);
+        put_i64(out, stat.ctime_ms);
+        put_i64(out, stat.mtime_ms);
+        put_i32(out, stat.version);
+        put_i32(out, stat.creations);
+        put_i32(out, stat.aversion);
+        put_i64(out, stat.owner.0);
     }
 }
 
@@ -153,25 +146,8 @@ impl Tree {
         let mut tree = Self::default();
         for (id, (parent, name, node)) in nodes.into_iter().enumerate() {
             let acl = tree.share(node.acl.to_vec());
-            let node = Node {
-                name: name.into(),
-                parent: parent as NodeId,
-                descendants: 0,
-                data: node.data,
-                acl,
-                czxid: node.czxid,
-                mzxid: node.mzxid,
-                pzxid: node.pzxid,
-                ctime_ms: node.ctime_ms,
-                mtime_ms: node.mtime_ms,
-                version: node.version,
-                creations: node.creations,
-                aversion: node.aversion,
-                owner: node.owner,
-                children: None,
-                path_hash: 0,
-                hash: 0,
-            };
+            let text = Text::new(&name, node.data.as_deref());
+            let node = Node::new(parent as NodeId, text, acl, node.stat);
             tree.nodes.put(id as NodeId, node);
         }
         tree.link_all().map_err(ImageError::NoTree)?;
@@ -209,18 +185,13 @@ impl Tree {
 
 fn read_node(tree: &mut Tree, reader: &mut Reader<'_>) -> Result<Node, ImageError> {
     let parent = reader.i32()? as NodeId;
-    let name = reader.string()?.into();
-    let data = reader.buffer()?.map(Box::from);
+    let name = reader.string()?;
+    let text = Text::new(name, reader.buffer()?);
     let acl = reader.vector(12, Acl::decode)?.unwrap_or_default();
     let acl = tree.share(acl.into_iter().map(Acl::into_owned).collect());
     let mut zxid = || reader.i64().map(Zxid);
     let (czxid, mzxid, pzxid) = (zxid()?, zxid()?, zxid()?);
-    Ok(Node {
-        name,
-        parent,
-        descendants: 0,
-        data,
-        acl,
+    let stat = PersistedStat {
         czxid,
         mzxid,
         pzxid,
@@ -230,8 +201,6 @@ fn read_node(tree: &mut Tree, reader: &mut Reader<'_>) -> Result<Node, ImageErro
         creations: reader.i32()?,
         aversion: reader.i32()?,
         owner: SessionId(reader.i64()?),
-        children: None,
-        path_hash: 0,
-        hash: 0,
-    })
+    };
+    Ok(Node::new(parent, text, acl, stat))
 }

@@ -7,19 +7,21 @@
 mod acl;
 mod children;
 mod image;
+mod node;
 mod quota;
 mod table;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use elkfk_wire::jute::{Acl, SessionId, Stat, Zxid};
+use elkfk_wire::jute::{Acl, SessionId, Zxid};
 
 pub(crate) use acl::{Identity, SUPER, digest_id, fix_acl, is_permitted, mask_digests};
-use children::Children;
 pub use image::ImageError;
 use image::ImageWriter;
 pub(crate) use image::PlainNode;
+pub(crate) use node::{CONTAINER_OWNER, Node, PersistedStat, ttl_owner};
+use node::{Keep, Text};
 use table::Table;
 
 /// Place of a znode in the table of them; stays its own as long as it lives.
@@ -27,118 +29,6 @@ pub(crate) type NodeId = u32;
 
 /// An ACL, shared by all znodes that have the same.
 pub(crate) type SharedAcl = Arc<Vec<Acl<'static>>>;
-
-/// `ephemeral_owner` of a container, as ZooKeeper marks it.
-pub(crate) const CONTAINER_OWNER: SessionId = SessionId(i64::MIN);
-
-/// The longest time to live a znode may have: some 34 years.
-pub(crate) const TTL_MS_MAX: i64 = (1 << 40) - 1;
-
-/// `ephemeral_owner` of a znode with a time to live, as ZooKeeper marks it since 3.5.4.
-///
-/// `None` for what is no time to live.
-pub(crate) fn ttl_owner(ttl_ms: i64) -> Option<SessionId> {
-    (1..=TTL_MS_MAX).contains(&ttl_ms).then_some(SessionId((0xff_u64 << 56) as i64 | ttl_ms))
-}
-
-/// The time to live that an owner stands for, if it does.
-fn ttl_ms(owner: SessionId) -> Option<i64> {
-    // A session of server 255 starts with the same byte; the 16 bits after it are of a time then.
-    (owner.0 as u64 >> 40 == 0xff_0000).then_some(owner.0 & TTL_MS_MAX)
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Node {
-    /// Empty for the root.
-    pub(crate) name: Box<str>,
-    pub(crate) parent: NodeId,
-    /// All that is below it, to any depth.
-    pub(crate) descendants: u32,
-    /// `None` is Java's null.
-    pub(crate) data: Option<Box<[u8]>>,
-    pub(crate) acl: SharedAcl,
-    pub(crate) czxid: Zxid,
-    pub(crate) mzxid: Zxid,
-    pub(crate) pzxid: Zxid,
-    pub(crate) ctime_ms: i64,
-    pub(crate) mtime_ms: i64,
-    pub(crate) version: i32,
-    /// Children ever created here: the number of the next sequential name.
-    pub(crate) creations: i32,
-    pub(crate) aversion: i32,
-    /// 0 for a persistent znode, [`CONTAINER_OWNER`] for a container, [`ttl_owner`].
-    pub(crate) owner: SessionId,
-    /// `None` where there is none.
-    children: Option<Box<Children>>,
-    /// Of the whole path, so that a move between places in the table changes no digest.
-    path_hash: u64,
-    /// This znode's share of [`Tree::digest`].
-    hash: u64,
-}
-
-impl Node {
-    pub(crate) fn stat(&self) -> Stat {
-        let num_children = self.children_len() as i32;
-        Stat {
-            czxid: self.czxid,
-            mzxid: self.mzxid,
-            ctime_ms: self.ctime_ms,
-            mtime_ms: self.mtime_ms,
-            version: self.version,
-            // Only creations are stored; ZooKeeper's DataNode.copyStat works out the deletions so.
-            cversion: self.creations.wrapping_mul(2).wrapping_sub(num_children),
-            aversion: self.aversion,
-            // Only a session is told: what else the owner says is the ensemble's own affair.
-            ephemeral_owner: if self.is_ephemeral() { self.owner } else { SessionId(0) },
-            data_length: self.data.as_ref().map_or(0, |data| data.len() as i32),
-            num_children,
-            pzxid: self.pzxid,
-        }
-    }
-
-    pub(crate) fn is_ephemeral(&self) -> bool {
-        Keep::of(self.owner) == Keep::Ephemeral
-    }
-
-    pub(crate) fn children_len(&self) -> usize {
-        self.children.as_ref().map_or(0, |children| children.len())
-    }
-
-    fn data_len(&self) -> i64 {
-        self.data.as_ref().map_or(0, |data| data.len() as i64)
-    }
-
-    /// Whether it is a container that had children and has none, or its time to live was over at
-    /// `now_ms`; with children it stays in any case.
-    pub(crate) fn is_due(&self, now_ms: i64) -> bool {
-        self.children_len() == 0
-            && match Keep::of(self.owner) {
-                Keep::Container => self.creations > 0,
-                Keep::Ttl(ttl_ms) => now_ms.saturating_sub(self.mtime_ms) > ttl_ms,
-                Keep::Persistent | Keep::Ephemeral => false,
-            }
-    }
-}
-
-/// How long a znode is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Keep {
-    Persistent,
-    Ephemeral,
-    Container,
-    Ttl(i64),
-}
-
-impl Keep {
-    fn of(owner: SessionId) -> Self {
-        match (owner, ttl_ms(owner)) {
-            (SessionId(0), _) => Self::Persistent,
-            (CONTAINER_OWNER, _) => Self::Container,
-            (_, Some(ttl_ms)) => Self::Ttl(ttl_ms),
-            _ => Self::Ephemeral,
-        }
-    }
-}
 
 /// What a creation asks for.
 #[derive(Debug)]
@@ -165,7 +55,7 @@ pub(crate) enum Undo {
     Parent(NodeId, Zxid, i32),
     Data {
         id: NodeId,
-        data: Option<Box<[u8]>>,
+        text: Text,
         mzxid: Zxid,
         mtime_ms: i64,
         version: i32,
@@ -205,24 +95,9 @@ impl Tree {
     pub(crate) fn new() -> Self {
         let mut tree = Self::default();
         let open = tree.share(vec![Acl::OPEN]);
-        let node = |name: &str, parent, acl: &SharedAcl, aversion| Node {
-            name: name.into(),
-            parent,
-            descendants: 0,
-            data: Some(Box::default()),
-            acl: acl.clone(),
-            czxid: Zxid(0),
-            mzxid: Zxid(0),
-            pzxid: Zxid(0),
-            ctime_ms: 0,
-            mtime_ms: 0,
-            version: 0,
-            creations: 0,
-            aversion,
-            owner: SessionId(0),
-            children: None,
-            path_hash: 0,
-            hash: 0,
+        let node = |name: &str, parent, acl: &SharedAcl, aversion| {
+            let stat = PersistedStat { aversion, ..PersistedStat::default() };
+            Node::new(parent, Text::new(name, Some(&[])), acl.clone(), stat)
         };
         tree.nodes.put(0, node("", ROOT, &open, 0));
         tree.nodes.put(1, node("zookeeper", ROOT, &open, 0));
@@ -262,7 +137,10 @@ impl Tree {
         let mut at = 0;
         while let Some(id) = order.get(at).copied() {
             at += 1;
-            self.hash_path(id);
+            if self.node(id).family().is_some() {
+                self.keep_path_hash(id);
+            }
+            self.digest = self.digest.wrapping_add(self.hash(id));
             self.path_chars += self.chars_of_path(id);
             order.extend(self.children(id));
         }
@@ -270,10 +148,9 @@ impl Tree {
             return Err("a znode that does not hang from the root");
         }
         for id in order.into_iter().rev() {
-            self.rehash(id);
             if id != ROOT {
-                let (parent, below) = (self.node(id).parent, self.node(id).descendants + 1);
-                self.node_mut(parent).descendants += below;
+                let (parent, below) = (self.node(id).parent, self.node(id).descendants() + 1);
+                self.node_mut(parent).family_mut().descendants += below;
             }
         }
         self.quota = self.find("/zookeeper/quota");
@@ -282,9 +159,9 @@ impl Tree {
 
     /// Adds to the children of `parent`; `false` where there is one of that name.
     fn link(&mut self, parent: NodeId, id: NodeId) -> bool {
-        let mut children = self.node_mut(parent).children.take().unwrap_or_default();
-        let is_new = children.insert(&self.nodes, &self.node(id).name, id);
-        self.node_mut(parent).children = Some(children);
+        let mut children = std::mem::take(&mut self.node_mut(parent).family_mut().children);
+        let is_new = children.insert(&self.nodes, self.node(id).name_bytes(), id);
+        self.node_mut(parent).family_mut().children = children;
         is_new
     }
 
@@ -296,12 +173,14 @@ impl Tree {
         self.link(parent, id);
         self.path_chars += self.chars_of_path(id);
         self.grow(parent, 1);
+        self.digest = self.digest.wrapping_add(self.hash(id));
     }
 
     fn grow(&mut self, mut id: NodeId, by: i32) {
         loop {
             let node = self.node_mut(id);
-            node.descendants = node.descendants.wrapping_add_signed(by);
+            let family = node.family_mut();
+            family.descendants = family.descendants.wrapping_add_signed(by);
             if id == ROOT {
                 return;
             }
@@ -325,12 +204,12 @@ impl Tree {
     }
 
     fn child(&self, id: NodeId, name: &str) -> Option<NodeId> {
-        self.node(id).children.as_ref()?.find(&self.nodes, name)
+        self.node(id).children()?.find(&self.nodes, name.as_bytes())
     }
 
     /// Places of a znode's children, in the order of their names.
     pub(crate) fn children(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
-        self.node(id).children.iter().flat_map(|children| children.iter())
+        self.node(id).children().into_iter().flat_map(|children| children.iter())
     }
 
     /// # Panics
@@ -351,7 +230,7 @@ impl Tree {
         let mut names = Vec::new();
         while id != ROOT {
             let node = self.node(id);
-            names.push(&node.name);
+            names.push(node.name());
             id = node.parent;
         }
         if names.is_empty() {
@@ -374,39 +253,27 @@ impl Tree {
         undo: &mut Vec<Undo>,
     ) -> NodeId {
         let NewNode { name, data, acl, owner } = new;
-        self.touch(parent);
-        let node = Node {
-            name: name.into(),
-            parent,
-            descendants: 0,
-            data: data.map(Box::from),
-            acl: self.share(acl),
-            czxid: change.zxid,
-            mzxid: change.zxid,
-            pzxid: change.zxid,
-            ctime_ms: change.time_ms,
-            mtime_ms: change.time_ms,
-            version: 0,
-            creations: 0,
-            aversion: 0,
+        let Change { zxid, time_ms } = change;
+        let stat = PersistedStat {
+            czxid: zxid,
+            mzxid: zxid,
+            pzxid: zxid,
+            ctime_ms: time_ms,
+            mtime_ms: time_ms,
             owner,
-            children: None,
-            path_hash: 0,
-            hash: 0,
+            ..PersistedStat::default()
         };
+        let node = Node::new(parent, Text::new(name, data), self.share(acl), stat);
         let id = self.free.pop().unwrap_or(self.nodes.len() as NodeId);
         if let Some(image) = &mut self.image {
             image.skip(id);
         }
         self.nodes.put(id, node);
-        let above = self.node_mut(parent);
-        undo.push(Undo::Parent(parent, above.pzxid, above.creations));
-        above.creations = above.creations.wrapping_add(1);
-        above.pzxid = above.pzxid.max(change.zxid);
+        if self.node(parent).family().is_none() {
+            self.keep_path_hash(parent);
+        }
+        self.child_changed(change, parent, 1, undo);
         self.attach(parent, id);
-        self.rehash(parent);
-        self.hash_path(id);
-        self.rehash(id);
         undo.push(Undo::Created(id));
         self.count_anew(id, undo);
         self.count(id, 1, data.map_or(0, |data| data.len() as i64), undo);
@@ -416,27 +283,31 @@ impl Tree {
     /// Removes a znode without children.
     pub(crate) fn delete(&mut self, change: Change, id: NodeId, undo: &mut Vec<Undo>) {
         self.count(id, -1, -self.node(id).data_len(), undo);
-        let parent = self.node(id).parent;
-        self.touch(parent);
-        let above = self.node_mut(parent);
-        undo.push(Undo::Parent(parent, above.pzxid, above.creations));
-        above.pzxid = above.pzxid.max(change.zxid);
+        self.child_changed(change, self.node(id).parent, 0, undo);
         let node = self.take_out(id);
-        self.rehash(parent);
         undo.push(Undo::Deleted(id, Box::new(node)));
+    }
+
+    fn child_changed(&mut self, change: Change, id: NodeId, creations: i32, undo: &mut Vec<Undo>) {
+        let node = self.node(id);
+        undo.push(Undo::Parent(id, node.pzxid(), node.creations()));
+        self.alter(id, |node| {
+            let family = node.family_mut();
+            family.creations = family.creations.wrapping_add(creations);
+            family.pzxid = family.pzxid.max(change.zxid);
+        });
     }
 
     fn take_out(&mut self, id: NodeId) -> Node {
         self.touch(id);
+        self.digest = self.digest.wrapping_sub(self.hash(id));
         self.path_chars -= self.chars_of_path(id);
-        let (parent, name) = (self.node(id).parent, self.node(id).name.clone());
-        if let Some(mut children) = self.node_mut(parent).children.take() {
-            children.remove(&self.nodes, &name);
-            self.node_mut(parent).children = (children.len() > 0).then_some(children);
-        }
+        let parent = self.node(id).parent;
+        let mut children = std::mem::take(&mut self.node_mut(parent).family_mut().children);
+        children.remove(&self.nodes, self.node(id).name_bytes());
+        self.node_mut(parent).family_mut().children = children;
         self.grow(parent, -1);
         let node = self.nodes.take(id).expect("ids are of znodes that are there");
-        self.digest = self.digest.wrapping_sub(node.hash);
         self.data_bytes -= node.data_len() as u64;
         self.free.push(id);
         self.transient.remove(&id);
@@ -457,42 +328,46 @@ impl Tree {
         undo: &mut Vec<Undo>,
     ) {
         let growth = data.map_or(0, |data| data.len() as i64) - self.node(id).data_len();
-        self.replace_data(id, data.map(Box::from), undo);
-        let node = self.node_mut(id);
-        node.version = node.version.wrapping_add(1);
-        node.mzxid = change.zxid;
-        node.mtime_ms = change.time_ms;
-        self.rehash(id);
+        self.replace_data(id, data, undo, |node| {
+            node.version = node.version.wrapping_add(1);
+            node.mzxid = change.zxid;
+            node.mtime_ms = change.time_ms;
+        });
         self.count(id, 0, growth, undo);
     }
 
-    /// Nothing of the stat but the length tells of it.
-    fn replace_data(&mut self, id: NodeId, data: Option<Box<[u8]>>, undo: &mut Vec<Undo>) {
-        self.touch(id);
-        let node = self.node_mut(id);
+    fn replace_data(
+        &mut self,
+        id: NodeId,
+        data: Option<&[u8]>,
+        undo: &mut Vec<Undo>,
+        mark: impl FnOnce(&mut Node),
+    ) {
+        let node = self.node(id);
         let (mzxid, mtime_ms, version) = (node.mzxid, node.mtime_ms, node.version);
-        let old = self.swap_data(id, data);
-        undo.push(Undo::Data { id, data: old, mzxid, mtime_ms, version });
-        self.rehash(id);
+        let text = Text::new(node.name(), data);
+        let text = self.swap_text(id, text, mark);
+        undo.push(Undo::Data { id, text, mzxid, mtime_ms, version });
     }
 
-    fn swap_data(&mut self, id: NodeId, data: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
-        let node = self.node_mut(id);
-        let before = node.data_len() as u64;
-        let old = std::mem::replace(&mut node.data, data);
-        let after = node.data_len() as u64;
-        self.data_bytes = self.data_bytes - before + after;
+    fn swap_text(&mut self, id: NodeId, text: Text, mark: impl FnOnce(&mut Node)) -> Text {
+        let before = self.node(id).data_len() as u64;
+        let old = self.alter(id, |node| {
+            mark(node);
+            node.swap_text(text)
+        });
+        self.data_bytes = self.data_bytes - before + self.node(id).data_len() as u64;
         old
     }
 
     pub(crate) fn set_acl(&mut self, id: NodeId, acl: Vec<Acl<'static>>, undo: &mut Vec<Undo>) {
-        self.touch(id);
         let acl = self.share(acl);
-        let node = self.node_mut(id);
-        let old = std::mem::replace(&mut node.acl, acl);
-        undo.push(Undo::Acl { id, acl: old, aversion: node.aversion });
-        node.aversion = node.aversion.wrapping_add(1);
-        self.rehash(id);
+        let aversion = self.node(id).aversion;
+        let acl = self.alter(id, |node| {
+            node.aversion = aversion.wrapping_add(1);
+            std::mem::replace(&mut node.acl, acl)
+        });
+        undo.push(Undo::Acl { id, acl, aversion });
     }
 
     /// Takes changes back, the last one first.
@@ -502,34 +377,36 @@ impl Tree {
                 Undo::Created(id) => drop(self.take_out(id)),
                 Undo::Deleted(id, node) => {
                     let parent = node.parent;
-                    let mut node = *node;
-                    node.hash = 0;
                     // Places are handed out last in, first out, so its own is the last one freed.
                     let freed = self.free.pop();
                     debug_assert_eq!(freed, Some(id));
-                    self.nodes.put(id, node);
+                    self.nodes.put(id, *node);
                     self.attach(parent, id);
-                    self.rehash(id);
                 }
-                Undo::Parent(id, pzxid, creations) => {
-                    let node = self.node_mut(id);
-                    node.pzxid = pzxid;
-                    node.creations = creations;
-                    self.rehash(id);
-                }
-                Undo::Data { id, data, mzxid, mtime_ms, version } => {
-                    self.swap_data(id, data);
-                    let node = self.node_mut(id);
-                    (node.mzxid, node.mtime_ms, node.version) = (mzxid, mtime_ms, version);
-                    self.rehash(id);
+                Undo::Parent(id, pzxid, creations) => self.alter(id, |node| {
+                    let family = node.family_mut();
+                    (family.pzxid, family.creations) = (pzxid, creations);
+                }),
+                Undo::Data { id, text, mzxid, mtime_ms, version } => {
+                    self.swap_text(id, text, |node| {
+                        (node.mzxid, node.mtime_ms, node.version) = (mzxid, mtime_ms, version);
+                    });
                 }
                 Undo::Acl { id, acl, aversion } => {
-                    let node = self.node_mut(id);
-                    (node.acl, node.aversion) = (acl, aversion);
-                    self.rehash(id);
+                    self.alter(id, |node| (node.acl, node.aversion) = (acl, aversion));
                 }
             }
         }
+    }
+
+    /// Every change of a znode that stays is made in here: an image being written gets it as it was,
+    /// and the digest follows.
+    fn alter<R>(&mut self, id: NodeId, change: impl FnOnce(&mut Node) -> R) -> R {
+        self.touch(id);
+        let before = self.hash(id);
+        let result = change(self.node_mut(id));
+        self.digest = self.digest.wrapping_sub(before).wrapping_add(self.hash(id));
+        result
     }
 
     fn mark_owner(&mut self, id: NodeId, owner: SessionId) {
@@ -608,7 +485,7 @@ impl Tree {
         let mut chars = u64::from(id == ROOT);
         while id != ROOT {
             let node = self.node(id);
-            let name = &node.name;
+            let name = node.name();
             let name_chars = if name.is_ascii() { name.len() } else { name.encode_utf16().count() };
             chars += 1 + name_chars as u64;
             id = node.parent;
@@ -616,22 +493,29 @@ impl Tree {
         chars
     }
 
-    /// To be called on a parent before its children.
-    fn hash_path(&mut self, id: NodeId) {
+    /// Of the whole path, so that a move between places in the table changes no digest.
+    fn path_hash(&self, id: NodeId) -> u64 {
         let node = self.node(id);
         let mut hash = Fnv::new();
         if id != ROOT {
-            hash.number(self.node(node.parent).path_hash);
-            hash.bytes(node.name.as_bytes());
+            hash.number(self.node(node.parent).family().map_or(0, |family| family.path_hash));
+            hash.bytes(node.name_bytes());
         }
-        self.node_mut(id).path_hash = hash.0;
+        hash.0
     }
 
-    fn rehash(&mut self, id: NodeId) {
+    /// Makes a parent of a znode, as its children's hashes need it; to be called on parents first.
+    fn keep_path_hash(&mut self, id: NodeId) {
+        let hash = self.path_hash(id);
+        self.node_mut(id).family_mut().path_hash = hash;
+    }
+
+    /// A znode's share of [`Tree::digest`].
+    fn hash(&self, id: NodeId) -> u64 {
         let mut hash = Fnv::new();
         let node = self.node(id);
-        hash.number(node.path_hash);
-        hash.bytes(node.data.as_deref().unwrap_or(&[0xff]));
+        hash.number(self.path_hash(id));
+        hash.bytes(node.data().unwrap_or(&[0xff]));
         for acl in node.acl.iter() {
             hash.number(acl.perms as u64);
             hash.bytes(acl.scheme.as_bytes());
@@ -640,19 +524,17 @@ impl Tree {
         for number in [
             node.czxid.0,
             node.mzxid.0,
-            node.pzxid.0,
+            node.pzxid().0,
             node.ctime_ms,
             node.mtime_ms,
             node.version.into(),
-            node.creations.into(),
+            node.creations().into(),
             node.aversion.into(),
             node.owner.0,
         ] {
             hash.number(number as u64);
         }
-        let node = self.node_mut(id);
-        let old = std::mem::replace(&mut node.hash, hash.0);
-        self.digest = self.digest.wrapping_sub(old).wrapping_add(hash.0);
+        hash.0
     }
 
     /// To be called before a znode changes, so that an image being written gets it as it was.

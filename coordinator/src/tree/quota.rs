@@ -83,7 +83,7 @@ impl Tree {
             lineage.push(at);
             at = self.node(at).parent;
         }
-        let names = lineage.iter().rev().map(|id| &*self.node(*id).name).chain(name);
+        let names = lineage.iter().rev().map(|id| self.node(*id).name()).chain(name);
         let (mut at, mut found) = (quota, None);
         for name in names {
             let Some(next) = self.child(at, name) else { break };
@@ -97,7 +97,7 @@ impl Tree {
 
     fn numbers(&self, holder: NodeId, name: &str) -> Option<(NodeId, Numbers)> {
         let id = self.child(holder, name)?;
-        Some((id, Numbers::parse(self.node(id).data.as_deref())))
+        Some((id, Numbers::parse(self.node(id).data())))
     }
 
     /// What a quota that is enforced says to a znode of `bytes` that is to be made.
@@ -161,7 +161,7 @@ impl Tree {
 
     /// Fills the count of a quota that was just made, where `id` is one.
     pub(super) fn count_anew(&mut self, id: NodeId, undo: &mut Vec<Undo>) {
-        if self.node(id).name.as_ref() != STATS || self.quota.is_none() {
+        if self.node(id).name() != STATS || self.quota.is_none() {
             return;
         }
         let path = self.path(self.node(id).parent);
@@ -180,7 +180,8 @@ impl Tree {
     }
 
     fn set_stats(&mut self, id: NodeId, used: &Numbers, undo: &mut Vec<Undo>) {
-        self.replace_data(id, Some(used.text().into_bytes().into_boxed_slice()), undo);
+        // Nothing of the stat but the length tells of it.
+        self.replace_data(id, Some(used.text().as_bytes()), undo, |_| ());
     }
 }
 

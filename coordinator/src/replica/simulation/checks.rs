@@ -56,7 +56,7 @@ impl State {
         let znode = |path: String| {
             let node = tree.get(&path)?;
             let znode = Znode {
-                value: node.data.as_deref().unwrap_or_default().to_vec(),
+                value: node.data().unwrap_or_default().to_vec(),
                 version: node.version,
                 mzxid: node.mzxid.0,
                 owner: node.stat().ephemeral_owner,
@@ -65,9 +65,9 @@ impl State {
         };
         let root = tree.find("/").expect("a tree has a root");
         let mut children: Vec<_> =
-            tree.children(root).map(|id| tree.node(id).name.to_string()).collect();
+            tree.children(root).map(|id| tree.node(id).name().to_owned()).collect();
         children.sort();
-        let children_zxid = tree.node(root).pzxid.0;
+        let children_zxid = tree.node(root).pzxid().0;
         Self { znodes: paths().filter_map(znode).collect(), children, children_zxid }
     }
 

@@ -64,7 +64,7 @@ impl World {
         let tree = &self.servers[0].as_ref().expect("it was started").replica.service.machine.tree;
         for (at, client) in self.clients.iter().enumerate() {
             let node = tree.get(&own_path(at)).expect("it was acknowledged");
-            let value = u64::from_be_bytes(node.data.as_deref().unwrap().try_into().unwrap());
+            let value = u64::from_be_bytes(node.data().unwrap().try_into().unwrap());
             assert!((client.acknowledged..=client.sent).contains(&value), "client {at}: {value}");
         }
         let counter = tree.get(COUNTER).map_or(0, |node| node.version);
