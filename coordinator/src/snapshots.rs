@@ -1,15 +1,15 @@
 //! Snapshots: the machine at one index, as a file of checksummed chunks.
 //!
 //! A snapshot is written under a temporary name and takes its own when it is whole and durable, so
-//! a file with such a name was once complete. The newest that reads well is used; one that does not
+//! a file with such a name was once complete. A chunk is one piece of the machine's image. The newest that reads well is used; one that does not
 //! is reported, and the one before it with the longer log serves as well.
 
-use std::io;
+use std::io::{self, Read};
 
 use elkfk_wire::jute::Zxid;
 use tracing::{error, info, warn};
 
-use crate::machine::Machine;
+use crate::machine::{Machine, MachineReader};
 use crate::tree::ImageError;
 use crate::wal::disk::Disk;
 
@@ -28,7 +28,7 @@ pub enum SnapshotError {
     #[error("read {name}")]
     Read { name: String, source: io::Error },
     #[error("{name} is damaged at byte {offset}")]
-    Damaged { name: String, offset: usize },
+    Damaged { name: String, offset: u64 },
     #[error("{name}")]
     Image { name: String, source: ImageError },
 }
@@ -74,36 +74,84 @@ pub(crate) fn load_newest(disk: &impl Disk) -> Result<Machine, SnapshotError> {
 }
 
 fn load(disk: &impl Disk, index: u64) -> Result<Machine, SnapshotError> {
-    let name = name(index);
-    let bytes =
-        disk.read(&name).map_err(|source| SnapshotError::Read { name: name.clone(), source })?;
-    let image =
-        unframe(&bytes).map_err(|offset| SnapshotError::Damaged { name: name.clone(), offset })?;
-    Machine::from_image(&image).map_err(|source| SnapshotError::Image { name, source })
+    read(disk, &name(index))
 }
 
-/// What the chunks hold, or where they are damaged.
-fn unframe(bytes: &[u8]) -> Result<Vec<u8>, usize> {
-    let mut image = Vec::with_capacity(bytes.len());
-    let mut at = MAGIC.len();
-    if bytes.get(..at) != Some(&MAGIC[..]) {
-        return Err(0);
+/// Reads a snapshot chunk by chunk: what it takes in memory is the machine.
+fn read(disk: &impl Disk, name: &str) -> Result<Machine, SnapshotError> {
+    let name = name.to_owned();
+    let mut file = match disk.reader(&name) {
+        Ok(file) => Chunks { file, at: 0 },
+        Err(source) => return Err(SnapshotError::Read { name, source }),
+    };
+    let failed = |failure, at| match failure {
+        Failure::Read(source) => SnapshotError::Read { name: name.clone(), source },
+        Failure::Damaged => SnapshotError::Damaged { name: name.clone(), offset: at },
+        Failure::Image(source) => SnapshotError::Image { name: name.clone(), source },
+    };
+    let mut image = MachineReader::new();
+    file.each(|chunk| image.piece(chunk)).map_err(|failure| failed(failure, file.at))?;
+    image.finish().map_err(|source| failed(Failure::Image(source), file.at))
+}
+
+enum Failure {
+    Read(io::Error),
+    Damaged,
+    Image(ImageError),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // It is cut short.
+            io::ErrorKind::UnexpectedEof => Self::Damaged,
+            _ => Self::Read(error),
+        }
     }
-    loop {
-        let number = |at: usize| {
-            let bytes: &[u8; 4] = bytes.get(at..)?.first_chunk()?;
-            Some(u32::from_be_bytes(*bytes))
-        };
-        let (length, crc) = (number(at).ok_or(at)?, number(at + 4).ok_or(at)?);
-        if length == END {
-            return if crc == crc32fast::hash(&image) { Ok(image) } else { Err(at) };
+}
+
+/// A file of chunks.
+struct Chunks<'d> {
+    file: Box<dyn io::Read + 'd>,
+    /// Where the chunk begins that is being read.
+    at: u64,
+}
+
+impl Chunks<'_> {
+    /// Hands out all chunks, once they are known to be whole.
+    fn each(
+        &mut self,
+        mut take: impl FnMut(&[u8]) -> Result<(), ImageError>,
+    ) -> Result<(), Failure> {
+        let mut magic = [0; MAGIC.len()];
+        self.file.read_exact(&mut magic)?;
+        if magic != *MAGIC {
+            return Err(Failure::Damaged);
         }
-        let chunk = bytes.get(at + 8..at + 8 + length as usize).ok_or(at)?;
-        if crc32fast::hash(chunk) != crc {
-            return Err(at);
+        self.at = MAGIC.len() as u64;
+        let mut whole = crc32fast::Hasher::new();
+        let mut chunk = Vec::new();
+        loop {
+            let (length, crc) = (self.number()?, self.number()?);
+            if length == END {
+                return if crc == whole.finalize() { Ok(()) } else { Err(Failure::Damaged) };
+            }
+            chunk.clear();
+            // It grows by what is there, whatever a damaged length says.
+            let read = (&mut self.file).take(length.into()).read_to_end(&mut chunk)?;
+            if read < length as usize || crc32fast::hash(&chunk) != crc {
+                return Err(Failure::Damaged);
+            }
+            whole.update(&chunk);
+            take(&chunk).map_err(Failure::Image)?;
+            self.at += 8 + u64::from(length);
         }
-        image.extend_from_slice(chunk);
-        at += 8 + length as usize;
+    }
+
+    fn number(&mut self) -> io::Result<u32> {
+        let mut bytes = [0; 4];
+        self.file.read_exact(&mut bytes)?;
+        Ok(u32::from_be_bytes(bytes))
     }
 }
 
@@ -163,7 +211,7 @@ pub(crate) fn newest(path: &std::path::Path) -> Option<(Zxid, i64)> {
     let written = file.metadata().ok()?.modified().ok()?;
     // The first chunk begins with term, index and zxid.
     let mut start = [0; 8 + 8 + 24];
-    io::Read::read_exact(&mut file, &mut start).ok()?;
+    file.read_exact(&mut start).ok()?;
     let zxid = Zxid(i64::from_be_bytes(*start.last_chunk()?));
     let written = written.duration_since(std::time::SystemTime::UNIX_EPOCH).ok()?;
     Some((zxid, written.as_secs() as i64))
@@ -181,36 +229,31 @@ pub(crate) fn remove_unfinished(disk: &mut impl Disk) {
     }
 }
 
-/// A snapshot that comes from another server, as the bytes of its file.
+/// A snapshot that comes from another server, as the bytes of its file. What was received goes
+/// with it, unless it was finished.
 #[derive(Debug)]
-pub(crate) struct SnapshotReceiver<D> {
+pub(crate) struct SnapshotReceiver<D: Disk> {
     disk: D,
     index: u64,
-    bytes: Vec<u8>,
+    bytes: u64,
 }
 
 impl<D: Disk> SnapshotReceiver<D> {
     pub(crate) fn start(mut disk: D, index: u64) -> io::Result<Self> {
-        match disk.remove(RECEIVING) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => disk.create(RECEIVING)?,
-        }
-        Ok(Self { disk, index, bytes: Vec::new() })
+        disk.create(RECEIVING)?;
+        Ok(Self { disk, index, bytes: 0 })
     }
 
     pub(crate) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        self.disk.write_at(RECEIVING, self.bytes.len() as u64, piece)?;
-        self.bytes.extend_from_slice(piece);
+        self.disk.write_at(RECEIVING, self.bytes, piece)?;
+        self.bytes += piece.len() as u64;
         Ok(())
     }
 
     /// Checks it and makes it durable; it counts once it is taken over ([`take_over`]).
     pub(crate) fn finish(mut self) -> Result<Machine, SnapshotError> {
+        let machine = read(&self.disk, RECEIVING)?;
         let name = received_name(self.index);
-        let image = unframe(&self.bytes)
-            .map_err(|offset| SnapshotError::Damaged { name: name.clone(), offset })?;
-        let machine = Machine::from_image(&image)
-            .map_err(|source| SnapshotError::Image { name: name.clone(), source })?;
         if machine.index() != self.index {
             return Err(SnapshotError::Damaged { name, offset: 0 });
         }
@@ -218,6 +261,13 @@ impl<D: Disk> SnapshotReceiver<D> {
         self.disk.sync(RECEIVING).map_err(failed)?;
         self.disk.rename(RECEIVING, &name).map_err(failed)?;
         Ok(machine)
+    }
+}
+
+impl<D: Disk> Drop for SnapshotReceiver<D> {
+    fn drop(&mut self) {
+        // On a full disk the log waits for this room; at a start what is left is removed anyway.
+        let _ = self.disk.remove(RECEIVING);
     }
 }
 
@@ -361,5 +411,27 @@ mod tests {
         remove_unfinished(&mut disk);
         remove_unfinished(&mut disk);
         assert_eq!(disk.list().unwrap(), [name(3)]);
+    }
+
+    #[test]
+    fn what_is_received_stays_once_it_is_whole_and_not_before() {
+        let whole = disk_with(&[5]).read(&name(5)).unwrap();
+        let receive = |bytes: &[u8], index| {
+            let disk = SimulatedDisk::new(1);
+            let mut receiver = SnapshotReceiver::start(disk.clone(), index).unwrap();
+            bytes.chunks(7).for_each(|piece| receiver.write(piece).unwrap());
+            let result = receiver.finish().map(|machine| machine.index());
+            (result.map_err(|error| error.to_string()), disk)
+        };
+        let (result, mut disk) = receive(&whole, 5);
+        assert_eq!(result, Ok(5));
+        disk.lose_power();
+        take_over(&mut disk, 5).unwrap();
+        assert_eq!(load_newest(&disk).unwrap().index(), 5);
+        for (bytes, index) in [(&whole[..whole.len() - 1], 5), (&whole, 6)] {
+            let (result, disk) = receive(bytes, index);
+            assert!(result.as_ref().is_err_and(|why| why.contains("damaged")), "{result:?}");
+            assert!(disk.list().unwrap().is_empty());
+        }
     }
 }

@@ -7,7 +7,7 @@ use elkfk_wire::jute::{Reader, SessionId, Zxid, put_buffer, put_i32, put_i64};
 use super::reconfig::Ensemble;
 use super::{Machine, Session};
 use crate::consensus::Members;
-use crate::tree::{ImageError, Tree};
+use crate::tree::{ImageError, Tree, TreeReader};
 
 /// In place of the count of sessions, where the members were ever changed.
 const MEMBERS_FOLLOW: i32 = i32::MIN;
@@ -49,8 +49,16 @@ impl Machine {
         out
     }
 
+    /// Of an image in one piece.
+    #[cfg(test)]
     pub(crate) fn from_image(bytes: &[u8]) -> Result<Self, ImageError> {
-        let mut reader = Reader::new(bytes);
+        let mut image = MachineReader::new();
+        image.piece(bytes)?;
+        image.finish()
+    }
+
+    /// All but the tree.
+    fn read_head(reader: &mut Reader<'_>) -> Result<Self, ImageError> {
         let (term, index) = (reader.i64()? as u64, reader.i64()? as u64);
         let zxid = Zxid(reader.i64()?);
         let secret = match reader.buffer()? {
@@ -74,13 +82,40 @@ impl Machine {
             Ok((id, Session { timeout_ms, server: reader.i64()? as u64 }))
         })?;
         let sessions = BTreeMap::from_iter(sessions.unwrap_or_default());
-        let tree = Tree::from_image(reader.rest())?;
-        let servers = Ensemble::of(&tree);
-        let mut machine =
-            Self { tree, sessions, zxid, term, index, members, servers, ..Self::new() };
+        let mut machine = Self { sessions, zxid, term, index, members, ..Self::new() };
         if let Some(secret) = secret {
             machine.set_secret(secret);
         }
+        Ok(machine)
+    }
+}
+
+/// Makes a machine of an image's pieces, as they were written: none is kept.
+#[derive(Debug)]
+pub(crate) struct MachineReader {
+    /// Still without its tree; of the first piece.
+    machine: Option<Machine>,
+    tree: TreeReader,
+}
+
+impl MachineReader {
+    pub(crate) fn new() -> Self {
+        Self { machine: None, tree: TreeReader::new() }
+    }
+
+    pub(crate) fn piece(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
+        let mut reader = Reader::new(bytes);
+        if self.machine.is_none() {
+            self.machine = Some(Machine::read_head(&mut reader)?);
+        }
+        self.tree.piece(reader.rest())
+    }
+
+    pub(crate) fn finish(self) -> Result<Machine, ImageError> {
+        let tree = self.tree.finish()?;
+        let mut machine = self.machine.ok_or(ImageError::NoTree("no beginning"))?;
+        machine.servers = Ensemble::of(&tree);
+        machine.tree = tree;
         Ok(machine)
     }
 }

@@ -15,11 +15,11 @@ use elkfk_wire::jute::{ErrorCode, EventKind, OpCode, Reader, Request, Response, 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
+pub(crate) use command::{Action, Command, Origin, Rules};
+pub(crate) use image::MachineReader;
 pub(crate) use reconfig::Ensemble;
 
 use crate::consensus::Members;
-pub(crate) use command::{Action, Command, Origin, Rules};
-
 use crate::tree::{Change, Identity, SharedAcl, Tree};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

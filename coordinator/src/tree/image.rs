@@ -13,7 +13,7 @@ use elkfk_wire::jute::{
 };
 
 use super::node::{Node, PersistedStat, Text};
-use super::{NodeId, Tree};
+use super::{NodeId, ROOT, Tree};
 
 /// Why bytes are no image of a tree.
 #[derive(Debug, thiserror::Error)]
@@ -153,30 +153,71 @@ impl Tree {
         tree.link_all().map_err(ImageError::NoTree)?;
         Ok(tree)
     }
+}
 
-    /// The tree of an image, all pieces one after another.
-    pub(crate) fn from_image(bytes: &[u8]) -> Result<Self, ImageError> {
-        let mut tree = Self::default();
+/// Makes a tree of an image's pieces, each of whole znodes, as they were written.
+///
+/// Places that were free are not left free: a tree that has shrunk takes less room than before.
+#[derive(Debug)]
+pub(crate) struct TreeReader {
+    tree: Tree,
+    /// Where a znode stood, and where it stands now.
+    places: Vec<(NodeId, NodeId)>,
+    /// What the last record says: how many znodes there are, and their digest.
+    end: Option<(usize, u64)>,
+}
+
+impl TreeReader {
+    pub(crate) fn new() -> Self {
+        Self { tree: Tree::default(), places: Vec::new(), end: None }
+    }
+
+    pub(crate) fn piece(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
         let mut reader = Reader::new(bytes);
-        let mut count = 0usize;
-        // Each znode takes far more than a byte, so the table cannot outgrow the image.
-        let id_max = bytes.len() as i64;
-        loop {
+        while !reader.rest().is_empty() {
+            if self.end.is_some() {
+                return Err(ImageError::NoTree("more than its end"));
+            }
             let id = reader.i32()?;
             if id == END {
-                break;
+                self.end = Some((reader.i64()? as usize, reader.i64()? as u64));
+                continue;
             }
-            if id < 0 || i64::from(id) > id_max {
-                return Err(ImageError::NoTree("a znode with an impossible place"));
-            }
-            let node = read_node(&mut tree, &mut reader)?;
-            count += 1;
-            tree.nodes.put(id as NodeId, node);
+            let node = read_node(&mut self.tree, &mut reader)?;
+            // The root keeps its place, whenever it comes.
+            let next = self.tree.nodes.len().max(1) as NodeId;
+            let place = if id == ROOT as i32 { ROOT } else { next };
+            self.places.push((id as NodeId, place));
+            self.tree.nodes.put(place, node);
         }
-        let (written, written_digest) = (reader.i64()? as usize, reader.i64()? as u64);
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Result<Tree, ImageError> {
+        let Self { mut tree, mut places, end } = self;
+        let (written, written_digest) = end.ok_or(ImageError::NoTree("no end"))?;
+        let found = places.len();
+        places.sort_unstable();
+        if places.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return Err(ImageError::NoTree("two znodes in one place"));
+        }
+        let place_of = |id: NodeId| {
+            // Where no place was free, it is found at once.
+            let at = match places.get(id as usize) {
+                Some((known, _)) if *known == id => id as usize,
+                _ => places.binary_search_by_key(&id, |(known, _)| *known).ok()?,
+            };
+            Some(places[at].1)
+        };
+        for place in 0..tree.nodes.len() as NodeId {
+            if let Some(node) = tree.nodes.get_mut(place) {
+                node.parent = place_of(node.parent)
+                    .ok_or(ImageError::NoTree("a znode without its parent"))?;
+            }
+        }
         tree.link_all().map_err(ImageError::NoTree)?;
-        if (count, tree.digest) != (written, written_digest) || tree.len() != count {
-            let (found, found_digest) = (count, tree.digest);
+        if (found, tree.digest) != (written, written_digest) {
+            let found_digest = tree.digest;
             return Err(ImageError::Digest { found, found_digest, written, written_digest });
         }
         Ok(tree)

@@ -19,7 +19,7 @@ use elkfk_wire::jute::{Acl, SessionId, Zxid};
 pub(crate) use acl::{Identity, SUPER, digest_id, fix_acl, is_permitted, mask_digests};
 pub use image::ImageError;
 use image::ImageWriter;
-pub(crate) use image::PlainNode;
+pub(crate) use image::{PlainNode, TreeReader};
 pub(crate) use node::{CONTAINER_OWNER, Node, PersistedStat, ttl_owner};
 use node::{Keep, Text};
 use table::Table;

@@ -15,6 +15,7 @@ pub(crate) trait Disk: Send + 'static {
     /// Names of all files, sorted.
     fn list(&self) -> io::Result<Vec<String>>;
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
+    fn reader(&self, name: &str) -> io::Result<Box<dyn io::Read>>;
     /// Makes an empty file and its name durable.
     fn create(&mut self, name: &str) -> io::Result<()>;
     /// Makes sure that the file can be written up to `end` bytes; what is new reads as zeros.
@@ -64,6 +65,10 @@ impl Disk for Directory {
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         fs::read(self.path.join(name))
+    }
+
+    fn reader(&self, name: &str) -> io::Result<Box<dyn io::Read>> {
+        Ok(Box::new(io::BufReader::new(File::open(self.path.join(name))?)))
     }
 
     fn create(&mut self, name: &str) -> io::Result<()> {

@@ -144,6 +144,10 @@ impl Disk for SimulatedDisk {
             .ok_or(io::ErrorKind::NotFound.into())
     }
 
+    fn reader(&self, name: &str) -> io::Result<Box<dyn io::Read>> {
+        Ok(Box::new(io::Cursor::new(self.read(name)?)))
+    }
+
     fn create(&mut self, name: &str) -> io::Result<()> {
         self.with(|state| state.files.insert(name.to_owned(), File::default()));
         Ok(())
