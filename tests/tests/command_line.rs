@@ -264,6 +264,12 @@ fn a_slip_of_the_pen_is_answered_with_2() {
         assert_eq!(code, Some(2), "{args:?}: {text}");
     }
     assert!(said(&["upp"]).1.contains("did you mean \"up\"?"));
+    let (code, text) = said(&["coordinator", "stauts"]);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(
+        text.contains("stauts") && text.contains("neither a command (status, import)"),
+        "{text}"
+    );
     let (code, text) = said(&["check", "/nonexistent/zoo.cfg"]);
     assert_eq!(code, Some(2), "{text}");
 }

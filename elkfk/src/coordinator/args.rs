@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Coordinator {
     /// zoo.cfg
-    #[arg(value_name = "FILE", required = true)]
+    #[arg(value_name = "FILE", required = true, value_parser = zoo_cfg)]
     pub(crate) config: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Option<CoordinatorCommand>,
@@ -52,6 +52,15 @@ pub(crate) struct Import {
     /// The last transaction that is taken, such as 0x100000a2b [default: all]
     #[arg(long, value_name = "ZXID", value_parser = zxid)]
     pub(crate) zxid: Option<i64>,
+}
+
+/// What looks like a command and is no file was mistyped.
+fn zoo_cfg(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match text.bytes().all(|byte| byte.is_ascii_lowercase()) && !path.exists() {
+        true => Err("it is neither a command (status, import) nor a file that is here".to_owned()),
+        false => Ok(path),
+    }
 }
 
 /// As ZooKeeper prints it, with or without 0x.
