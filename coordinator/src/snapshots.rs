@@ -1,11 +1,15 @@
 //! Snapshots: the machine at one index, as a file of checksummed chunks.
 //!
 //! A snapshot is written under a temporary name and takes its own when it is whole and durable, so
-//! a file with such a name was once complete. A chunk is one piece of the machine's image. The newest that reads well is used; one that does not
+//! a file with such a name was once complete. The newest that reads well is used; one that does not
 //! is reported, and the one before it with the longer log serves as well.
+//!
+//! A chunk is one piece of the machine's image, as it was made: whole znodes, so that each can be
+//! read without the next.
 
 use std::io::{self, Read};
 
+use elkfk_base::errors::in_one_line;
 use elkfk_wire::jute::Zxid;
 use tracing::{error, info, warn};
 
@@ -65,7 +69,11 @@ pub(crate) fn load_newest(disk: &impl Disk) -> Result<Machine, SnapshotError> {
         match load(disk, index) {
             Ok(machine) => return Ok(machine),
             Err(why) => {
-                error!(snapshot = name(index), error = %why, "snapshot cannot be used");
+                error!(
+                    snapshot = name(index),
+                    error = in_one_line(&why),
+                    "snapshot cannot be used"
+                );
                 failure.get_or_insert(why);
             }
         }
@@ -74,20 +82,20 @@ pub(crate) fn load_newest(disk: &impl Disk) -> Result<Machine, SnapshotError> {
 }
 
 fn load(disk: &impl Disk, index: u64) -> Result<Machine, SnapshotError> {
-    read(disk, &name(index))
+    let name = name(index);
+    read(disk, &name, &name)
 }
 
-/// Reads a snapshot chunk by chunk: what it takes in memory is the machine.
-fn read(disk: &impl Disk, name: &str) -> Result<Machine, SnapshotError> {
-    let name = name.to_owned();
-    let mut file = match disk.reader(&name) {
-        Ok(file) => Chunks { file, at: 0 },
-        Err(source) => return Err(SnapshotError::Read { name, source }),
-    };
+/// Reads a snapshot chunk by chunk: what it takes in memory is the machine. Errors name it `name`.
+fn read(disk: &impl Disk, file: &str, name: &str) -> Result<Machine, SnapshotError> {
     let failed = |failure, at| match failure {
-        Failure::Read(source) => SnapshotError::Read { name: name.clone(), source },
-        Failure::Damaged => SnapshotError::Damaged { name: name.clone(), offset: at },
-        Failure::Image(source) => SnapshotError::Image { name: name.clone(), source },
+        Failure::Read(source) => SnapshotError::Read { name: name.to_owned(), source },
+        Failure::Damaged => SnapshotError::Damaged { name: name.to_owned(), offset: at },
+        Failure::Image(source) => SnapshotError::Image { name: name.to_owned(), source },
+    };
+    let mut file = match disk.reader(file) {
+        Ok(file) => Chunks { file, at: 0 },
+        Err(source) => return Err(failed(Failure::Read(source), 0)),
     };
     let mut image = MachineReader::new();
     file.each(|chunk| image.piece(chunk)).map_err(|failure| failed(failure, file.at))?;
@@ -111,13 +119,13 @@ impl From<io::Error> for Failure {
 }
 
 /// A file of chunks.
-struct Chunks<'d> {
-    file: Box<dyn io::Read + 'd>,
+struct Chunks {
+    file: Box<dyn Read>,
     /// Where the chunk begins that is being read.
     at: u64,
 }
 
-impl Chunks<'_> {
+impl Chunks {
     /// Hands out all chunks, once they are known to be whole.
     fn each(
         &mut self,
@@ -217,15 +225,23 @@ pub(crate) fn newest(path: &std::path::Path) -> Option<(Zxid, i64)> {
     Some((zxid, written.as_secs() as i64))
 }
 
-/// Removes what a crash or a failure left half written: it holds room that the log may need.
+/// Removes what a crash left half written: it holds room that the log may need.
 pub(crate) fn remove_unfinished(disk: &mut impl Disk) {
-    for name in [TEMPORARY, RECEIVING] {
-        match disk.remove(name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                warn!(name, %error, "half a snapshot cannot be removed");
-            }
-            _ => {}
+    remove_half(disk, RECEIVING);
+    remove_given_up(disk);
+}
+
+/// Removes what is half written of an own snapshot that was given up.
+pub(crate) fn remove_given_up(disk: &mut impl Disk) {
+    remove_half(disk, TEMPORARY);
+}
+
+fn remove_half(disk: &mut impl Disk, name: &str) {
+    match disk.remove(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            warn!(name, %error, "half a snapshot cannot be removed");
         }
+        _ => {}
     }
 }
 
@@ -252,8 +268,8 @@ impl<D: Disk> SnapshotReceiver<D> {
 
     /// Checks it and makes it durable; it counts once it is taken over ([`take_over`]).
     pub(crate) fn finish(mut self) -> Result<Machine, SnapshotError> {
-        let machine = read(&self.disk, RECEIVING)?;
         let name = received_name(self.index);
+        let machine = read(&self.disk, RECEIVING, &name)?;
         if machine.index() != self.index {
             return Err(SnapshotError::Damaged { name, offset: 0 });
         }
@@ -266,8 +282,8 @@ impl<D: Disk> SnapshotReceiver<D> {
 
 impl<D: Disk> Drop for SnapshotReceiver<D> {
     fn drop(&mut self) {
-        // On a full disk the log waits for this room; at a start what is left is removed anyway.
-        let _ = self.disk.remove(RECEIVING);
+        // On a full disk the log waits for this room.
+        remove_half(&mut self.disk, RECEIVING);
     }
 }
 

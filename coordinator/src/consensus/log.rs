@@ -12,7 +12,7 @@ use super::{Members, Start, to_raft};
 /// Applied entries are kept in memory for servers that are a little behind: as many bytes as make this
 /// part of the state, which such a server would have to be sent instead, within these bounds.
 const KEPT_PART: u64 = 16;
-const KEPT_BYTES_MIN: u64 = if cfg!(test) { 4 << 10 } else { 512 << 10 };
+const KEPT_BYTES_MIN: u64 = if cfg!(test) { 4 << 10 } else { 2 << 20 };
 const KEPT_BYTES_MAX: u64 = if cfg!(test) { 4 << 10 } else { 8 << 20 };
 /// So many while a server is known to need them.
 const NEEDED_BYTES_MAX: usize = if cfg!(test) { 16 << 10 } else { 32 << 20 };

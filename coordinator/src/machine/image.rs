@@ -112,8 +112,8 @@ impl MachineReader {
     }
 
     pub(crate) fn finish(self) -> Result<Machine, ImageError> {
-        let tree = self.tree.finish()?;
         let mut machine = self.machine.ok_or(ImageError::NoTree("no beginning"))?;
+        let tree = self.tree.finish()?;
         machine.servers = Ensemble::of(&tree);
         machine.tree = tree;
         Ok(machine)

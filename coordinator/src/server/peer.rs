@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use elkfk_base::Tasks;
+use elkfk_base::errors::in_one_line;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -597,7 +598,7 @@ impl Peers {
         let peers = self.clone();
         self.tasks.spawn_blocking(move || {
             if let Err(error) = peers.receive(stream, from) {
-                warn!(server = from, %error, "snapshot was not received");
+                warn!(server = from, error = in_one_line(&error), "snapshot was not received");
             }
         });
         Ok(())

@@ -198,7 +198,7 @@ pub(super) fn write_snapshot<D: Disk>(
     let written = write();
     if !matches!(written, Ok(Some(_))) {
         // At once: on a full disk the log waits for this room.
-        snapshots::remove_unfinished(&mut purged_disk);
+        snapshots::remove_given_up(&mut purged_disk);
     }
     let result = match written {
         Ok(None) => return,

@@ -404,8 +404,12 @@ impl Tree {
     fn alter<R>(&mut self, id: NodeId, change: impl FnOnce(&mut Node) -> R) -> R {
         self.touch(id);
         let before = self.hash(id);
-        let result = change(self.node_mut(id));
-        self.digest = self.digest.wrapping_sub(before).wrapping_add(self.hash(id));
+        let node = self.node_mut(id);
+        let result = change(node);
+        node.forget_hash();
+        let after = self.hash(id);
+        self.node_mut(id).keep_hash(after);
+        self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
         result
     }
 
@@ -498,7 +502,8 @@ impl Tree {
         let node = self.node(id);
         let mut hash = Fnv::new();
         if id != ROOT {
-            hash.number(self.node(node.parent).family().map_or(0, |family| family.path_hash));
+            let parent = self.node(node.parent).family().expect("a parent has a family");
+            hash.number(parent.path_hash);
             hash.bytes(node.name_bytes());
         }
         hash.0
@@ -512,8 +517,11 @@ impl Tree {
 
     /// A znode's share of [`Tree::digest`].
     fn hash(&self, id: NodeId) -> u64 {
-        let mut hash = Fnv::new();
         let node = self.node(id);
+        if let Some(hash) = node.family().and_then(|family| family.hash) {
+            return hash;
+        }
+        let mut hash = Fnv::new();
         hash.number(self.path_hash(id));
         hash.bytes(node.data().unwrap_or(&[0xff]));
         for acl in node.acl.iter() {

@@ -12,7 +12,7 @@ use super::{NodeId, SharedAcl};
 pub(crate) const CONTAINER_OWNER: SessionId = SessionId(i64::MIN);
 
 /// The longest time to live a znode may have: some 34 years.
-pub(crate) const TTL_MS_MAX: i64 = (1 << 40) - 1;
+const TTL_MS_MAX: i64 = (1 << 40) - 1;
 
 /// `ephemeral_owner` of a znode with a time to live, as ZooKeeper marks it since 3.5.4.
 ///
@@ -104,7 +104,7 @@ pub(crate) struct Node {
     family: Option<Box<Family>>,
 }
 
-/// What a znode has once it had a child.
+/// What a znode has once it had a child, and one that was read and is not as a leaf starts.
 #[derive(Debug)]
 pub(super) struct Family {
     pub(super) children: Children,
@@ -115,6 +115,9 @@ pub(super) struct Family {
     pub(super) pzxid: Zxid,
     /// Of the znode's whole path.
     pub(super) path_hash: u64,
+    /// The znode's share of the tree's digest, once it is known: its data may be large, and each child that
+    /// comes or goes changes it.
+    pub(super) hash: Option<u64>,
 }
 
 impl Node {
@@ -181,8 +184,21 @@ impl Node {
                 creations: 0,
                 pzxid: self.czxid,
                 path_hash: 0,
+                hash: None,
             })
         })
+    }
+
+    pub(super) fn keep_hash(&mut self, hash: u64) {
+        if let Some(family) = &mut self.family {
+            family.hash = Some(hash);
+        }
+    }
+
+    pub(super) fn forget_hash(&mut self) {
+        if let Some(family) = &mut self.family {
+            family.hash = None;
+        }
     }
 
     pub(super) fn children(&self) -> Option<&Children> {

@@ -2,7 +2,7 @@
 
 use super::{Node, NodeId};
 
-/// Znodes of one page. A page is what the table grows by, some 35 KiB.
+/// Znodes of one page. A page is what the table grows by, some 22 KiB.
 const PAGE: usize = 256;
 
 #[derive(Debug, Default)]

@@ -215,6 +215,77 @@ fn children_are_found_whatever_order_they_came_and_went_in() {
     assert_eq!((loaded.get("/").unwrap().descendants(), loaded.len()), (3, 4));
 }
 
+/// One change of any kind, by a random number for each choice.
+fn any_change(tree: &mut Tree, zxid: i64, choice: u8, which: u8, undo: &mut Vec<Undo>) {
+    let ids: Vec<_> =
+        (0..tree.nodes.len() as NodeId).filter(|id| tree.nodes.get(*id).is_some()).collect();
+    let id = ids[which as usize % ids.len()];
+    let data = [&[][..], &[7; 3], &[8; 200]][which as usize % 3];
+    match choice % 6 {
+        0 | 1 => {
+            let name = format!("n{}", zxid % 7);
+            if tree.child(id, &name).is_none() {
+                let owner = [0, 5, CONTAINER_OWNER.0][which as usize % 3];
+                let (data, owner) = (Some(data).filter(|_| which % 5 > 0), SessionId(owner));
+                let acl = vec![Acl { perms: 1 + i32::from(which % 2), ..Acl::OPEN }];
+                let new = NewNode { name: &name, data, acl, owner };
+                tree.create(change(zxid), id, new, undo);
+            }
+        }
+        2 if tree.node(id).children_len() == 0 && id > 3 => tree.delete(change(zxid), id, undo),
+        3 => tree.set_data(change(zxid), id, Some(data), undo),
+        4 => tree.set_data(change(zxid), id, None, undo),
+        _ => tree.set_acl(id, vec![Acl { perms: i32::from(which % 32), ..Acl::OPEN }], undo),
+    }
+}
+
+/// The digest is kept up with each change; read from an image it is worked out anew.
+fn check_digest(tree: &mut Tree) {
+    let loaded = from_image(&image(tree, 300, |_| ())).unwrap();
+    assert_eq!((loaded.digest(), paths(&loaded)), (tree.digest(), paths(tree)));
+    assert_eq!((loaded.data_bytes, loaded.path_chars), (tree.data_bytes, tree.path_chars));
+    for path in paths(tree) {
+        let (one, other) = (tree.get(&path).unwrap(), loaded.get(&path).unwrap());
+        assert_eq!((one.stat(), one.data()), (other.stat(), other.data()), "{path}");
+        assert_eq!(one.descendants(), other.descendants(), "{path}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_changes_and_is_taken_back_the_digest_follows(
+        choices in prop::collection::vec((any::<u8>(), any::<u8>()), 1..120),
+        multi in 1usize..9,
+    ) {
+        let mut tree = Tree::new();
+        for path in ["/zookeeper/quota/n1", "/zookeeper/quota/n1/zookeeper_limits"] {
+            create(&mut tree, 0, path, 0);
+        }
+        create(&mut tree, 0, "/zookeeper/quota/n1/zookeeper_stats", 0);
+        // Every third multi is taken back; an image is taken while the others go on.
+        tree.start_image();
+        let (digest, mut pieces) = (tree.digest(), Vec::new());
+        for (at, changes) in choices.chunks(multi).enumerate() {
+            let (before, mut undo) = (tree.digest(), Vec::new());
+            for (choice, which) in changes {
+                any_change(&mut tree, at as i64 + 1, *choice, *which, &mut undo);
+            }
+            if at % 3 == 1 {
+                tree.roll_back(undo);
+                prop_assert_eq!(tree.digest(), before);
+            }
+            pieces.extend(tree.next_image_piece(1));
+        }
+        while pieces.last().is_none_or(|(_, is_last)| !is_last) {
+            pieces.extend(tree.next_image_piece(1));
+        }
+        let mut whole = TreeReader::new();
+        pieces.iter().for_each(|(piece, _)| whole.piece(piece).unwrap());
+        prop_assert_eq!(whole.finish().unwrap().digest(), digest);
+        check_digest(&mut tree);
+    }
+}
+
 #[test]
 fn a_znode_is_small_and_a_walk_over_free_places_is_cut_into_pieces() {
     // With name, data of 100 bytes and its place below its parent some 230 bytes in all.

@@ -15,6 +15,7 @@ pub(crate) trait Disk: Send + 'static {
     /// Names of all files, sorted.
     fn list(&self) -> io::Result<Vec<String>>;
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
+    /// Reads it from its beginning, however much is written meanwhile.
     fn reader(&self, name: &str) -> io::Result<Box<dyn io::Read>>;
     /// Makes an empty file and its name durable.
     fn create(&mut self, name: &str) -> io::Result<()>;

@@ -482,7 +482,7 @@ impl World {
         }
         if server.continue_snapshot(&disk).is_err() {
             // The disk is full.
-            snapshots::remove_unfinished(&mut disk);
+            snapshots::remove_given_up(&mut disk);
             server.snapshot = None;
             server.replica.service.machine.tree.abandon_image();
         }
