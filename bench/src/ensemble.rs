@@ -36,6 +36,7 @@ pub(crate) fn run() -> Result<()> {
         for side in Side::order(round) {
             let at = dir.path().join(format!("{side:?}"));
             small(&mut table, side, &at.join("small"))?;
+            alike(&mut table, side, &at.join("alike"))?;
             large(&mut table, side, &at.join("large"))?;
         }
     }
@@ -75,6 +76,22 @@ fn small(table: &mut Table, side: Side, dir: &Path) -> Result<()> {
         failover(table, side, &mut ensemble, &at)?;
     }
     Ok(())
+}
+
+/// What a server takes in memory where both sides hold the same: the loads above leave the faster one with more.
+fn alike(table: &mut Table, side: Side, dir: &Path) -> Result<()> {
+    const ZNODES: usize = 20_000;
+    let ensemble = Ensemble::start(kind(side), dir, SERVERS, EXTRA)?;
+    let at = ensemble.connect_string();
+    Many::start(&at, &["znodes", &ZNODES.to_string()])?.wait()?;
+    let seconds = crate::seconds(5).to_string();
+    for (_, operation, sessions, window) in LOADS {
+        if operation != "create" {
+            let output = bench(&at, &[operation, &seconds, sessions, window, "100"]).output()?;
+            parse(&String::from_utf8_lossy(&output.stdout))?;
+        }
+    }
+    memory(table, side, &ensemble, &format!("with {ZNODES} znodes, after sets and gets"))
 }
 
 fn memory(table: &mut Table, side: Side, ensemble: &Ensemble, when: &str) -> Result<()> {
