@@ -20,6 +20,8 @@ use crate::wal::disk::Disk;
 const MAGIC: &[u8; 8] = b"elkfksn1";
 /// In place of a chunk's length, at the end.
 const END: u32 = u32::MAX;
+/// A sync of more at once would keep the log's waiting for as long as it takes.
+const UNSYNCED_BYTES_MAX: u64 = 4 << 20;
 const TEMPORARY: &str = "snapshot.tmp";
 /// A snapshot on its way from another server.
 const RECEIVING: &str = "received.tmp";
@@ -169,6 +171,7 @@ pub(crate) struct SnapshotWriter<D> {
     disk: D,
     index: u64,
     offset: u64,
+    synced: u64,
     crc: crc32fast::Hasher,
 }
 
@@ -176,7 +179,8 @@ impl<D: Disk> SnapshotWriter<D> {
     pub(crate) fn start(mut disk: D, index: u64) -> io::Result<Self> {
         disk.create(TEMPORARY)?;
         disk.write_at(TEMPORARY, 0, MAGIC)?;
-        Ok(Self { disk, index, offset: MAGIC.len() as u64, crc: crc32fast::Hasher::new() })
+        let (offset, crc) = (MAGIC.len() as u64, crc32fast::Hasher::new());
+        Ok(Self { disk, index, offset, synced: 0, crc })
     }
 
     #[cfg(test)]
@@ -192,7 +196,7 @@ impl<D: Disk> SnapshotWriter<D> {
         chunk.extend_from_slice(piece);
         self.disk.write_at(TEMPORARY, self.offset, &chunk)?;
         self.offset += chunk.len() as u64;
-        Ok(())
+        sync_now_and_then(&mut self.disk, TEMPORARY, self.offset, &mut self.synced)
     }
 
     /// Makes it durable under its name; returns its size in bytes.
@@ -205,6 +209,20 @@ impl<D: Disk> SnapshotWriter<D> {
         info!(index = self.index, bytes = self.offset, "snapshot written");
         Ok(self.offset)
     }
+}
+
+/// Makes what is written durable where it is much.
+fn sync_now_and_then(
+    disk: &mut impl Disk,
+    name: &str,
+    written: u64,
+    synced: &mut u64,
+) -> io::Result<()> {
+    if written - *synced >= UNSYNCED_BYTES_MAX {
+        disk.sync(name)?;
+        *synced = written;
+    }
+    Ok(())
 }
 
 /// Of the newest snapshot in a directory: the last zxid in it, and when it was written, in seconds
@@ -252,18 +270,19 @@ pub(crate) struct SnapshotReceiver<D: Disk> {
     disk: D,
     index: u64,
     bytes: u64,
+    synced: u64,
 }
 
 impl<D: Disk> SnapshotReceiver<D> {
     pub(crate) fn start(mut disk: D, index: u64) -> io::Result<Self> {
         disk.create(RECEIVING)?;
-        Ok(Self { disk, index, bytes: 0 })
+        Ok(Self { disk, index, bytes: 0, synced: 0 })
     }
 
     pub(crate) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         self.disk.write_at(RECEIVING, self.bytes, piece)?;
         self.bytes += piece.len() as u64;
-        Ok(())
+        sync_now_and_then(&mut self.disk, RECEIVING, self.bytes, &mut self.synced)
     }
 
     /// Checks it and makes it durable; it counts once it is taken over ([`take_over`]).

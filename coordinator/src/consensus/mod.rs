@@ -159,6 +159,8 @@ pub(crate) struct RaftConsensus {
     vote: Vote,
     /// Numbers of the batches that are not durable yet.
     in_flight: VecDeque<u64>,
+    /// Of the batch that the term of `vote` came with.
+    term_number: u64,
     /// Of the newest [`Ready`].
     number: u64,
     /// What may be sent only when everything up to the number is durable: votes, and what a
@@ -215,11 +217,21 @@ impl RaftConsensus {
             node,
             vote,
             in_flight: VecDeque::new(),
+            term_number: 0,
             number: 0,
             held: VecDeque::new(),
             sendable: Vec::new(),
             restoring: None,
         })
+    }
+
+    /// Whether a message promises nothing that a crash could take back: an answer to a heartbeat, once the
+    /// term it is of is durable. Held back like the others, a slow disk would look like a dead server, and
+    /// two of them would cost a leader its office.
+    fn only_says_that_we_live(&self, message: &Message) -> bool {
+        message.0.get_msg_type() == MessageType::MsgHeartbeatResponse
+            && message.0.term == self.vote.term
+            && self.in_flight.front().is_none_or(|first| *first > self.term_number)
     }
 
     /// Everything up to where the first batch in flight begins is durable.
@@ -330,6 +342,9 @@ impl Consensus for RaftConsensus {
         let reads = reads.collect();
         let entries = ready.take_entries();
         if let Some(hard_state) = ready.hs() {
+            if hard_state.term != self.vote.term {
+                self.term_number = self.number;
+            }
             self.vote =
                 Vote { term: hard_state.term, vote: hard_state.vote, commit: hard_state.commit };
             self.node.mut_store().hard_state = hard_state.clone();
@@ -344,7 +359,7 @@ impl Consensus for RaftConsensus {
             restored,
         });
         self.node.mut_store().append(entries);
-        let held: Vec<_> = ready.take_persisted_messages().into_iter().map(Message).collect();
+        let persisted = ready.take_persisted_messages().into_iter().map(Message);
         self.node.advance_append_async(ready);
         if let Some(index) = restored {
             self.restoring = Some((self.number, index));
@@ -352,6 +367,9 @@ impl Consensus for RaftConsensus {
         if batch.is_some() {
             self.in_flight.push_back(self.number);
         }
+        let (at_once, held): (Vec<_>, Vec<_>) =
+            persisted.partition(|message| self.only_says_that_we_live(message));
+        messages.extend(at_once);
         if !held.is_empty() {
             self.held.push_back((self.number, held));
         }

@@ -209,7 +209,7 @@ async fn serve_recovered<D: Disk>(
     let tree = &recovered.machine.tree;
     let (znodes, digest) = (tree.len(), format!("{:016x}", tree.digest()));
     let boot = rand::random();
-    let mut snapshot = node::SnapshotState::default();
+    let mut snapshot = node::SnapshotState::new();
     snapshot.index = recovered.snapshot_index;
     let mut consensus = recovered.consensus;
     if recovered.machine.index() == recovered.snapshot_index && recovered.snapshot_index > 0 {

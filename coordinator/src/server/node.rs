@@ -75,6 +75,19 @@ pub(super) struct SnapshotState {
     pub(super) bytes: u64,
     logged_bytes: u64,
     not_before: Option<Instant>,
+    /// The next one comes up to half as early as it may, by chance, as ZooKeeper's do: else all servers
+    /// of an ensemble would write theirs at once.
+    early: f64,
+}
+
+impl SnapshotState {
+    pub(super) fn new() -> Self {
+        Self { early: early(), ..Self::default() }
+    }
+}
+
+fn early() -> f64 {
+    rand::random_range(0.0..0.5)
 }
 
 impl<C: Consensus> Node<C> {
@@ -381,9 +394,11 @@ impl<C: Consensus> Node<C> {
         let is_wanted = self.peers.is_some() && self.replica.consensus.wants_snapshot();
         let machine = &self.replica.service.machine;
         let entries = machine.index().saturating_sub(self.snapshot.index);
+        let reached =
+            |count: u64, limit: u64| count as f64 >= limit as f64 * (1.0 - self.snapshot.early);
         let is_due = is_wanted && entries > 0
-            || entries >= self.config.snap_count
-            || self.snapshot.logged_bytes >= LOG_BYTES_PER_SNAPSHOT.max(self.snapshot.bytes);
+            || reached(entries, self.config.snap_count)
+            || reached(self.snapshot.logged_bytes, LOG_BYTES_PER_SNAPSHOT.max(self.snapshot.bytes));
         if self.snapshot.is_writing
             || !is_due
             || self.snapshot.not_before.is_some_and(|time| Instant::now() < time)
@@ -403,6 +418,7 @@ impl<C: Consensus> Node<C> {
         self.snapshot.pieces = Some(pieces);
         self.snapshot.is_writing = true;
         self.snapshot.logged_bytes = 0;
+        self.snapshot.early = early();
         let path = super::data_path(&self.config.data_dir);
         let kept = self.config.snapshots_kept;
         self.tasks.spawn_blocking(move || {
