@@ -226,7 +226,8 @@ fn any_change(tree: &mut Tree, zxid: i64, choice: u8, which: u8, undo: &mut Vec<
             let name = format!("n{}", zxid % 7);
             if tree.child(id, &name).is_none() {
                 let owner = [0, 5, CONTAINER_OWNER.0][which as usize % 3];
-                let (data, owner) = (Some(data).filter(|_| which % 5 > 0), SessionId(owner));
+                let (data, owner) =
+                    (Some(data).filter(|_| !which.is_multiple_of(5)), SessionId(owner));
                 let acl = vec![Acl { perms: 1 + i32::from(which % 2), ..Acl::OPEN }];
                 let new = NewNode { name: &name, data, acl, owner };
                 tree.create(change(zxid), id, new, undo);
