@@ -195,16 +195,7 @@ impl State {
             self.ignored += 1;
             return Ok(());
         }
-        let (zxid, time_ms) = (header.zxid, header.time_ms);
-        let stat = PersistedStat {
-            czxid: zxid,
-            mzxid: zxid,
-            pzxid: zxid,
-            ctime_ms: time_ms,
-            mtime_ms: time_ms,
-            owner,
-            ..PersistedStat::default()
-        };
+        let stat = PersistedStat::created(header.zxid, header.time_ms, owner);
         let node = PlainNode { data, acl, stat };
         self.put(path, node).map_err(Malformed::Other)
     }

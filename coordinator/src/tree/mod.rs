@@ -253,16 +253,7 @@ impl Tree {
         undo: &mut Vec<Undo>,
     ) -> NodeId {
         let NewNode { name, data, acl, owner } = new;
-        let Change { zxid, time_ms } = change;
-        let stat = PersistedStat {
-            czxid: zxid,
-            mzxid: zxid,
-            pzxid: zxid,
-            ctime_ms: time_ms,
-            mtime_ms: time_ms,
-            owner,
-            ..PersistedStat::default()
-        };
+        let stat = PersistedStat::created(change.zxid, change.time_ms, owner);
         let node = Node::new(parent, Text::new(name, data), self.share(acl), stat);
         let id = self.free.pop().unwrap_or(self.nodes.len() as NodeId);
         if let Some(image) = &mut self.image {

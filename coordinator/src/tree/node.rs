@@ -62,6 +62,21 @@ pub(crate) struct PersistedStat {
     pub(crate) owner: SessionId,
 }
 
+impl PersistedStat {
+    /// Of a znode that is made under this zxid, at this time.
+    pub(crate) fn created(zxid: Zxid, time_ms: i64, owner: SessionId) -> Self {
+        Self {
+            czxid: zxid,
+            mzxid: zxid,
+            pzxid: zxid,
+            ctime_ms: time_ms,
+            mtime_ms: time_ms,
+            owner,
+            ..Self::default()
+        }
+    }
+}
+
 /// Name and data of a znode in one piece.
 #[derive(Debug)]
 pub(crate) struct Text {
