@@ -165,22 +165,51 @@ impl Chunks {
     }
 }
 
+/// A file that grows at its end, and is synced as it does.
+#[derive(Debug)]
+struct Growing<D> {
+    disk: D,
+    name: &'static str,
+    bytes: u64,
+    synced: u64,
+}
+
+impl<D: Disk> Growing<D> {
+    fn start(mut disk: D, name: &'static str) -> io::Result<Self> {
+        disk.create(name)?;
+        Ok(Self { disk, name, bytes: 0, synced: 0 })
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.disk.write_at(self.name, self.bytes, bytes)?;
+        self.bytes += bytes.len() as u64;
+        if self.bytes - self.synced >= UNSYNCED_BYTES_MAX {
+            self.disk.sync(self.name)?;
+            self.synced = self.bytes;
+        }
+        Ok(())
+    }
+
+    /// Makes it durable under another name.
+    fn finish(&mut self, name: &str) -> io::Result<()> {
+        self.disk.sync(self.name)?;
+        self.disk.rename(self.name, name)
+    }
+}
+
 /// A snapshot on its way to the disk.
 #[derive(Debug)]
 pub(crate) struct SnapshotWriter<D> {
-    disk: D,
+    file: Growing<D>,
     index: u64,
-    offset: u64,
-    synced: u64,
     crc: crc32fast::Hasher,
 }
 
 impl<D: Disk> SnapshotWriter<D> {
-    pub(crate) fn start(mut disk: D, index: u64) -> io::Result<Self> {
-        disk.create(TEMPORARY)?;
-        disk.write_at(TEMPORARY, 0, MAGIC)?;
-        let (offset, crc) = (MAGIC.len() as u64, crc32fast::Hasher::new());
-        Ok(Self { disk, index, offset, synced: 0, crc })
+    pub(crate) fn start(disk: D, index: u64) -> io::Result<Self> {
+        let mut file = Growing::start(disk, TEMPORARY)?;
+        file.append(MAGIC)?;
+        Ok(Self { file, index, crc: crc32fast::Hasher::new() })
     }
 
     #[cfg(test)]
@@ -194,35 +223,19 @@ impl<D: Disk> SnapshotWriter<D> {
         chunk.extend((piece.len() as u32).to_be_bytes());
         chunk.extend(crc32fast::hash(piece).to_be_bytes());
         chunk.extend_from_slice(piece);
-        self.disk.write_at(TEMPORARY, self.offset, &chunk)?;
-        self.offset += chunk.len() as u64;
-        sync_now_and_then(&mut self.disk, TEMPORARY, self.offset, &mut self.synced)
+        self.file.append(&chunk)
     }
 
     /// Makes it durable under its name; returns its size in bytes.
     pub(crate) fn finish(mut self) -> io::Result<u64> {
         let mut end = END.to_be_bytes().to_vec();
         end.extend(self.crc.clone().finalize().to_be_bytes());
-        self.disk.write_at(TEMPORARY, self.offset, &end)?;
-        self.disk.sync(TEMPORARY)?;
-        self.disk.rename(TEMPORARY, &name(self.index))?;
-        info!(index = self.index, bytes = self.offset, "snapshot written");
-        Ok(self.offset)
+        let bytes = self.file.bytes;
+        self.file.append(&end)?;
+        self.file.finish(&name(self.index))?;
+        info!(index = self.index, bytes, "snapshot written");
+        Ok(bytes)
     }
-}
-
-/// Makes what is written durable where it is much.
-fn sync_now_and_then(
-    disk: &mut impl Disk,
-    name: &str,
-    written: u64,
-    synced: &mut u64,
-) -> io::Result<()> {
-    if written - *synced >= UNSYNCED_BYTES_MAX {
-        disk.sync(name)?;
-        *synced = written;
-    }
-    Ok(())
 }
 
 /// Of the newest snapshot in a directory: the last zxid in it, and when it was written, in seconds
@@ -267,34 +280,27 @@ fn remove_half(disk: &mut impl Disk, name: &str) {
 /// with it, unless it was finished.
 #[derive(Debug)]
 pub(crate) struct SnapshotReceiver<D: Disk> {
-    disk: D,
+    file: Growing<D>,
     index: u64,
-    bytes: u64,
-    synced: u64,
 }
 
 impl<D: Disk> SnapshotReceiver<D> {
-    pub(crate) fn start(mut disk: D, index: u64) -> io::Result<Self> {
-        disk.create(RECEIVING)?;
-        Ok(Self { disk, index, bytes: 0, synced: 0 })
+    pub(crate) fn start(disk: D, index: u64) -> io::Result<Self> {
+        Ok(Self { file: Growing::start(disk, RECEIVING)?, index })
     }
 
     pub(crate) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        self.disk.write_at(RECEIVING, self.bytes, piece)?;
-        self.bytes += piece.len() as u64;
-        sync_now_and_then(&mut self.disk, RECEIVING, self.bytes, &mut self.synced)
+        self.file.append(piece)
     }
 
     /// Checks it and makes it durable; it counts once it is taken over ([`take_over`]).
     pub(crate) fn finish(mut self) -> Result<Machine, SnapshotError> {
         let name = received_name(self.index);
-        let machine = read(&self.disk, RECEIVING, &name)?;
+        let machine = read(&self.file.disk, RECEIVING, &name)?;
         if machine.index() != self.index {
             return Err(SnapshotError::Damaged { name, offset: 0 });
         }
-        let failed = |source| SnapshotError::Read { name: name.clone(), source };
-        self.disk.sync(RECEIVING).map_err(failed)?;
-        self.disk.rename(RECEIVING, &name).map_err(failed)?;
+        self.file.finish(&name).map_err(|source| SnapshotError::Read { name, source })?;
         Ok(machine)
     }
 }
@@ -302,7 +308,7 @@ impl<D: Disk> SnapshotReceiver<D> {
 impl<D: Disk> Drop for SnapshotReceiver<D> {
     fn drop(&mut self) {
         // On a full disk the log waits for this room.
-        remove_half(&mut self.disk, RECEIVING);
+        remove_half(&mut self.file.disk, RECEIVING);
     }
 }
 
